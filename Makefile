@@ -7,7 +7,6 @@ TOOLS   := $(CACHE)/tools
 ENVOY   := $(CACHE)/envoy
 MODULE  := lib/libholdfast.so
 DEMO    := examples/demo
-DEMOPB  := $(DEMO)/visits/visits_pb2_grpc.py
 STATICCHECK := $(TOOLS)/staticcheck-v0.8.2
 GOFUMPT     := $(TOOLS)/gofumpt-v0.12.0
 GENGO       := $(TOOLS)/gen-go-v1.36.12
@@ -33,6 +32,7 @@ test: unit e2e ## Unit tests and fuzz seeds under -race, then the end-to-end tes
 
 unit: setup
 	@echo "==> unit tests, with the race detector"
+	@$(VPY) -m unittest discover -q -s $(DEMO)/visits -p '*_test.py'
 	go test -race $(TESTFLAGS) $$(go list ./... | grep -v '/e2e$$\|/e2e/')
 
 e2e: build
@@ -61,7 +61,7 @@ bench: build ## The small benchmark: direct, plain Envoy, ours
 	go run ./bench $(ARGS)
 
 clean: ## Remove what was built, keep the downloads and your data
-	rm -rf bin lib $(DEMO)/bin $(DEMO)/visits/*_pb2*.py
+	rm -rf bin lib $(DEMO)/bin
 
 # --- what the targets above need -------------------------------------------------------------------------------------
 
@@ -90,16 +90,13 @@ $(TOOLS)/gen-go-grpc-%:
 $(TOOLS)/gen-go-v%:
 	@echo "==> protoc-gen-go v$*" && mkdir -p $@ && { GOBIN=$@ go install google.golang.org/protobuf/cmd/protoc-gen-go@v$* || { rmdir $@; exit 1; }; }
 
-$(DEMOPB): $(DEMO)/visits/visits.proto $(VENV)/.installed
-	@$(VPY) hack/pyproto.py $(DEMO)/visits visits.proto
-
 # Go decides itself what is stale, so these run each time; they take a second when nothing changed.
-go-build: $(DEMOPB)
+go-build:
 	@echo "==> bin/holdfast"
 	@go build -o bin/holdfast ./cmd/holdfast
 	@echo "==> $(MODULE)"
 	@mkdir -p lib && go build -trimpath -buildmode=c-shared -o $(MODULE) ./cmd/libholdfast && rm -f lib/libholdfast.h
 	@echo "==> $(DEMO)/bin"
 	@for s in questions accounts page; do go build -o $(DEMO)/bin/$$s ./$(DEMO)/$$s || exit 1; done
-	@hack/launcher.sh $(VPY) $(DEMO)/visits/server.py $(DEMO)/bin/visits
+	@hack/launcher.sh $(VPY) $(DEMO)/bin/python3
 	@ln -sfn $(ENVOY) bin/envoy

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Writes a program that runs a Python server with the cache's Python: launcher.sh PYTHON SCRIPT PROGRAM.
+# Writes a program that is the cache's Python, with the packages that the demo's Python service needs: launcher.sh PYTHON PROGRAM.
 set -e
-mkdir -p "$(dirname "$3")"
-printf '#!/bin/sh\nexec "%s" "%s" "$@"\n' "$1" "$(realpath "$2")" >"$3.new"
-chmod +x "$3.new"
-mv "$3.new" "$3"
+mkdir -p "$(dirname "$2")"
+printf '#!/bin/sh\nexec "%s" "$@"\n' "$1" >"$2.new"
+chmod +x "$2.new"
+mv "$2.new" "$2"
