@@ -1,0 +1,27 @@
+package v1alpha1
+
+import "time"
+
+const (
+	// maxFileBytes bounds what is parsed: thousands of services.
+	maxFileBytes = 1 << 20
+	// maxDocuments bounds the work for one file.
+	maxDocuments = 1000
+	// maxErrors is how many errors one parse reports; the rest would scroll the first ones away.
+	maxErrors = 20
+	// maxDepth is deeper than any document of ours.
+	maxDepth = 16
+
+	// MaxMetadataState is the largest state that metadata may carry: gRPC-Java takes 8 KiB of metadata in all.
+	MaxMetadataState = 4096
+	// MaxState is the largest state there is: it must fit, with the one before, in one frame to the store.
+	MaxState = 1 << 20
+	// MaxReplicas is the largest number of replicas that may be asked for; "all" has no bound.
+	MaxReplicas = 64
+
+	defaultFieldState     = 65536
+	defaultPassivateAfter = 10 * time.Minute
+	minPassivateAfter     = time.Second
+	maxNameBytes          = 63
+	maxTypeBytes          = 128
+)

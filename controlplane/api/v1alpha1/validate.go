@@ -1,0 +1,225 @@
+package v1alpha1
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// The values of the fields that are one of a few words.
+const (
+	ModeObserve = "observe"
+	ModeRoute   = "route"
+	ModeEnrich  = "enrich"
+	ModeCommit  = "commit"
+
+	ConsistencyStrong   = "strong"
+	ConsistencyEventual = "eventual"
+
+	WriteLocal = "LOCAL"
+
+	AffinityLocal = "local"
+	AffinityOwner = "owner"
+
+	OnUnavailableFail = "fail"
+	OnUnavailablePass = "pass"
+
+	EncodingProto = "proto"
+	EncodingJSON  = "json"
+
+	ModelGCounter = "gcounter"
+	ModelLWW      = "lww"
+
+	KindLocal = "Local"
+)
+
+var (
+	dnsLabel = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
+	fullName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$`)
+	token    = regexp.MustCompile(`^[a-z0-9][-a-z0-9.]*$`)
+)
+
+// word checks a field that is one of a few words; later holds those that the design has and this version has not.
+func (d *document) word(field, got string, known, later []string) bool {
+	switch {
+	case slices.Contains(known, got):
+		return true
+	case slices.Contains(later, got):
+		d.errorf(field, "%s is not in this version; write %s", got, strings.Join(known, " or "))
+	default:
+		d.errorf(field, "%q is not known; write %s", got, strings.Join(known, " or "))
+	}
+	return false
+}
+
+func (d *document) validateName(name string) {
+	if !dnsLabel.MatchString(name) || len(name) > maxNameBytes {
+		d.errorf("metadata.name", "%q is no name; write 1 to %d of a-z, 0-9 and -, with no - at either end", name, maxNameBytes)
+	}
+}
+
+// validateService fills in the defaults and reports what can't work.
+func (d *document) validateService(s *StatefulService) {
+	d.validateName(s.Metadata.Name)
+	spec := &s.Spec
+	switch {
+	case spec.Service == "":
+		d.errorf("spec.service", "is missing; write the gRPC service's full name, for example qa.v1.Questions")
+	case !fullName.MatchString(spec.Service):
+		d.errorf("spec.service", "%q is no full name of a gRPC service; write it like qa.v1.Questions", spec.Service)
+	}
+	if spec.Descriptors == nil {
+		spec.Descriptors = &Descriptors{Reflection: true}
+	}
+	if spec.Descriptors.Reflection == (spec.Descriptors.File != "") {
+		d.errorf("spec.descriptors", "names %s source; write either reflection: true or file: PATH", oneOrNone(spec.Descriptors.Reflection))
+	}
+	setDefault(&spec.Mode, ModeCommit)
+	d.word("spec.mode", spec.Mode, []string{ModeObserve, ModeRoute, ModeEnrich, ModeCommit}, nil)
+	switch {
+	case spec.WorkloadRef == nil:
+		d.errorf("spec.workloadRef", "is missing; write {kind: Local, name: NAME} with the name of a workload of the LocalMesh")
+	case spec.WorkloadRef.Kind != KindLocal:
+		d.errorf("spec.workloadRef.kind", "%q is not known here: a file describes a local mesh; write Local", spec.WorkloadRef.Kind)
+	case spec.WorkloadRef.Name == "":
+		d.errorf("spec.workloadRef.name", "is missing; write the name of a workload of the LocalMesh")
+	}
+	d.validateEntity(spec)
+}
+
+func oneOrNone(more bool) string {
+	if more {
+		return "more than one"
+	}
+	return "no"
+}
+
+func setDefault(s *string, value string) {
+	if *s == "" {
+		*s = value
+	}
+}
+
+func (d *document) validateEntity(spec *ServiceSpec) {
+	const at = "spec.entity."
+	e := &spec.Entity
+	switch {
+	case e.Type == "":
+		d.errorf(at+"type", "is missing; write the entity type's name, for example qa.Presentation")
+	case !fullName.MatchString(e.Type) || len(e.Type) > maxTypeBytes:
+		d.errorf(at+"type", "%q is no entity type; write a dotted name of at most %d bytes, for example qa.Presentation", e.Type, maxTypeBytes)
+	}
+	d.validateKey(&e.Key)
+	if n := count(e.Model.Value != nil, e.Model.GCounter != nil, e.Model.LWW != nil, e.Model.ORMap != nil); n != 1 {
+		d.errorf(at+"model", "names %d models; write exactly one of {value: {}}, {gcounter: {}}, {lww: {}}, {ormap: {values: gcounter}}", n)
+	}
+	if m := e.Model.ORMap; m != nil {
+		d.word(at+"model.ormap.values", m.Values, []string{ModelGCounter, ModelLWW},
+			[]string{"value", "ormap", "pncounter", "gset", "orset", "mvregister", "flag", "vote"})
+	}
+	setDefault(&e.Consistency, ConsistencyEventual)
+	if !d.word(at+"consistency", e.Consistency, []string{ConsistencyEventual, ConsistencyStrong}, []string{"causal"}) {
+		return
+	}
+	if e.Consistency == ConsistencyStrong {
+		d.validateStrong(e)
+	} else {
+		setDefault(&e.Write, WriteLocal)
+		d.word(at+"write", e.Write, []string{WriteLocal}, []string{"LOCAL_MEM", "MAJORITY", "ALL"})
+		setDefault(&e.Affinity, AffinityLocal)
+		d.word(at+"affinity", e.Affinity, []string{AffinityLocal, AffinityOwner}, nil)
+	}
+	setDefault(&e.OnUnavailable, OnUnavailableFail)
+	if d.word(at+"onUnavailable", e.OnUnavailable, []string{OnUnavailableFail, OnUnavailablePass}, nil) &&
+		e.OnUnavailable == OnUnavailablePass && e.Consistency == ConsistencyStrong {
+		d.errorf(at+"onUnavailable", "pass lets requests go on without their state, which strong forbids; write fail, or consistency: eventual")
+	}
+	d.validateCarriage(spec)
+	switch {
+	case e.PassivateAfter == 0 && d.lines[at+"passivateAfter"] == 0:
+		e.PassivateAfter = Duration(defaultPassivateAfter)
+	case time.Duration(e.PassivateAfter) < minPassivateAfter:
+		d.errorf(at+"passivateAfter", "%s is too short; write %s or more", time.Duration(e.PassivateAfter), minPassivateAfter)
+	}
+}
+
+func (d *document) validateStrong(e *Entity) {
+	const at = "spec.entity."
+	if e.Model.Value == nil && count(e.Model.GCounter != nil, e.Model.LWW != nil, e.Model.ORMap != nil) == 1 {
+		d.errorf(at+"consistency", "strong needs model {value: {}}: a CRDT merges concurrent writes and strong has none; write model: {value: {}}, or consistency: eventual")
+	}
+	if e.Write != "" {
+		d.errorf(at+"write", "strong needs none: a commit is in etcd before the reply leaves; remove it")
+	}
+	if e.Affinity == AffinityLocal {
+		d.errorf(at+"affinity", "local can't be with strong: only the owner commits; remove it, or write owner")
+	} else if e.Affinity != "" {
+		d.word(at+"affinity", e.Affinity, []string{AffinityOwner}, nil)
+	}
+	e.Affinity = AffinityOwner
+}
+
+func (d *document) validateKey(k *Key) {
+	const at = "spec.entity.key"
+	if _, written := d.lines[at]; !written {
+		k.Option = true
+	}
+	if n := count(k.Option, k.Field != "", k.Header != ""); n != 1 {
+		d.errorf(at, "names %d sources; write exactly one of {option: true}, {field: PATH}, {header: NAME}", n)
+		return
+	}
+	if k.Field != "" && !fullName.MatchString(k.Field) {
+		d.errorf(at+".field", "%q is no path of field names; write it like presentation.id", k.Field)
+	}
+	if h := k.Header; h != "" {
+		switch {
+		case strings.ContainsRune(h, '_'):
+			d.errorf(at+".header", "%q has an underscore, and such headers are refused where callers enter; write it with -", h)
+		case !token.MatchString(h) || len(h) > maxTypeBytes:
+			d.errorf(at+".header", "%q is no header name; write lower-case letters, digits and -", h)
+		case strings.HasPrefix(h, "holdfast-") || strings.HasPrefix(h, "grpc-"):
+			d.errorf(at+".header", "%q is a reserved name: callers can't send it; choose another, for example x-tenant", h)
+		case strings.HasSuffix(h, "-bin"):
+			d.errorf(at+".header", "%q is a binary header, which is not in this version; choose a text one", h)
+		}
+	}
+}
+
+func (d *document) validateCarriage(spec *ServiceSpec) {
+	const at = "spec.entity."
+	e := &spec.Entity
+	n := count(e.Carriage.Field != nil, e.Carriage.Metadata != nil)
+	needed := spec.Mode == ModeEnrich || spec.Mode == ModeCommit
+	if n > 1 || n == 0 && needed {
+		d.errorf(at+"carriage", "names %d carriages; write one of {field: {}}, {metadata: {encoding: proto}}, {metadata: {encoding: json}}", n)
+		return
+	}
+	_, written := d.lines[at+"maxStateBytes"]
+	if m := e.Carriage.Metadata; m != nil {
+		setDefault(&m.Encoding, EncodingProto)
+		d.word(at+"carriage.metadata.encoding", m.Encoding, []string{EncodingProto, EncodingJSON}, nil)
+		if !written {
+			e.MaxStateBytes = MaxMetadataState
+		}
+		if e.MaxStateBytes > MaxMetadataState {
+			d.errorf(at+"maxStateBytes", "%d is more than metadata may carry (%d: gRPC servers refuse larger metadata); lower it, or write carriage: {field: {}}", e.MaxStateBytes, MaxMetadataState)
+			return
+		}
+	} else if !written {
+		e.MaxStateBytes = defaultFieldState
+	}
+	if e.MaxStateBytes < 1 || e.MaxStateBytes > MaxState {
+		d.errorf(at+"maxStateBytes", "%d is out of range; write 1 to %d", e.MaxStateBytes, MaxState)
+	}
+}
+
+func count(set ...bool) int {
+	n := 0
+	for _, s := range set {
+		if s {
+			n++
+		}
+	}
+	return n
+}
