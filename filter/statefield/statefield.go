@@ -22,10 +22,9 @@ var ErrMalformed = errors.New("malformed message")
 // rest and merged may alias msg, and do where that saves a copy: with nothing to cut rest is msg.
 func Cut(msg []byte, field uint32) (rest, merged []byte, found bool, err error) {
 	var (
-		kept   []byte // what stays of msg[:from], once that is not one piece of msg
-		from   int    // where the piece of msg that stays and is not yet in kept begins
-		pieces int    // occurrences in merged
-		cut    bool
+		kept []byte // what stays of msg[:from]
+		from int    // where the piece of msg that stays and is not yet in kept begins
+		cut  bool
 	)
 	for at := 0; at < len(msg); {
 		num, typ, tag := protowire.ConsumeTag(msg[at:])
@@ -44,13 +43,13 @@ func Cut(msg []byte, field uint32) (rest, merged []byte, found bool, err error) 
 			if typ == protowire.BytesType {
 				payload, _ := protowire.ConsumeBytes(msg[at+tag:])
 				payload = payload[:len(payload):len(payload)]
-				if pieces == 0 {
+				if len(merged) == 0 {
 					merged = payload
 				} else {
 					// The first append copies: the capacity of an aliasing payload ends with it.
 					merged = append(merged, payload...)
 				}
-				pieces++
+				found = true
 			}
 			if from < at {
 				kept = join(kept, msg[from:at:at], len(msg)-end)
@@ -65,7 +64,7 @@ func Cut(msg []byte, field uint32) (rest, merged []byte, found bool, err error) 
 	if from < len(msg) {
 		kept = join(kept, msg[from:], 0)
 	}
-	return kept, merged, pieces > 0, nil
+	return kept, merged, found, nil
 }
 
 // join appends piece to kept, which is an alias of the message while it is one piece of it (its capacity then ends with
