@@ -1,0 +1,162 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast-mesh/holdfast/cmd/holdfast/internal/localmesh"
+)
+
+// redraw is how often the live table looks whether something changed.
+const redraw = 200 * time.Millisecond
+
+// display shows what up does: plain lines, and on a terminal a live table below them.
+type display struct {
+	out  io.Writer
+	live bool
+
+	// mu guards the terminal and what is on it.
+	mu sync.Mutex
+	// shown is the table as it stands on the terminal, at the bottom.
+	// +checklocks:mu
+	shown string
+
+	end  chan struct{}
+	done sync.WaitGroup
+}
+
+func newDisplay(out io.Writer, headless bool) *display {
+	return &display{out: out, live: !headless && isTerminal(out), end: make(chan struct{})}
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil && os.Getenv("TERM") != "dumb"
+}
+
+// start shows the table until stop.
+func (d *display) start(status func() *localmesh.Status) {
+	if !d.live {
+		return
+	}
+	d.done.Go(func() {
+		tick := time.NewTicker(redraw)
+		defer tick.Stop()
+		for {
+			d.show(renderTable(status()))
+			select {
+			case <-d.end:
+				return
+			case <-tick.C:
+			}
+		}
+	})
+}
+
+func (d *display) stop() {
+	close(d.end)
+	d.done.Wait()
+}
+
+// show replaces the table.
+func (d *display) show(table string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if table == d.shown {
+		return
+	}
+	fmt.Fprint(d.out, d.erase()+table)
+	d.shown = table
+}
+
+// line prints a line above the table.
+func (d *display) line(line string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.live && strings.HasSuffix(line, "s)") && strings.Contains(line, " is ready (") {
+		return // The table shows it.
+	}
+	fmt.Fprint(d.out, d.erase()+line+"\n"+d.shown)
+}
+
+// erase is what removes the table from the terminal.
+// +checklocks:d.mu
+func (d *display) erase() string {
+	if d.shown == "" {
+		return ""
+	}
+	return fmt.Sprintf("\x1b[%dA\x1b[J", strings.Count(d.shown, "\n"))
+}
+
+// handler makes the supervisor's log lines appear above the table.
+func (d *display) handler() slog.Handler {
+	return slog.NewTextHandler(lineWriter{d}, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey {
+			return slog.String("at", a.Value.Time().Format(time.TimeOnly))
+		}
+		return a
+	}})
+}
+
+type lineWriter struct{ d *display }
+
+func (w lineWriter) Write(p []byte) (int, error) {
+	w.d.line(strings.TrimSuffix(string(p), "\n"))
+	return len(p), nil
+}
+
+// renderTable draws a status: one row for each node, what is there once in the first ones.
+func renderTable(s *localmesh.Status) string {
+	var b strings.Builder
+	_ = table(&b, func(w io.Writer) {
+		fmt.Fprintln(w, "\nNAME\tADDRESS\tENVOY\tSTORE\tSERVICES")
+		fmt.Fprintf(w, "etcd\t\t\t%s\t\n", cell(s.Etcd))
+		fmt.Fprintf(w, "control plane\t\t%s\t\t\n", cell(s.ControlPlane))
+		fmt.Fprintf(w, "gateway\t%s\t%s\t\t%s\n", s.Gateway.Address, cell(s.Gateway.Processes["envoy"]), services(s.Gateway.Processes))
+		for _, n := range s.Nodes {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", n.Name, n.Ingress, cell(n.Processes["envoy"]), cell(n.Processes["store"]), services(n.Processes))
+		}
+	})
+	return b.String()
+}
+
+func cell(p localmesh.ProcessStatus) string {
+	if p.Restarts > 0 {
+		return fmt.Sprintf("%s (restarts: %d)", p.State, p.Restarts)
+	}
+	return p.State
+}
+
+func services(processes map[string]localmesh.ProcessStatus) string {
+	var out []string
+	for name, p := range processes {
+		if name != "envoy" && name != "store" {
+			out = append(out, name+" "+cell(p))
+		}
+	}
+	slices.Sort(out)
+	return strings.Join(out, ", ")
+}
+
+// addresses says where to go once all runs.
+func addresses(s *localmesh.Status) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "\nHoldfast is up.\n\n  gateway  http://%s\n", s.Gateway.Address)
+	for _, n := range s.Nodes {
+		fmt.Fprintf(&b, "  %-7s  http://%s\n", n.Name, n.Ingress)
+	}
+	fmt.Fprintf(&b, "\nData and logs: %s. Ctrl-C stops everything.", s.DataDir)
+	return b.String()
+}

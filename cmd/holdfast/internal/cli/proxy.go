@@ -1,0 +1,69 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/spf13/cobra"
+)
+
+// proxyList is the control plane's GET /v1/proxies.
+type proxyList struct {
+	Proxies []struct {
+		Name      string `json:"name"`
+		Connected bool   `json:"connected"`
+		Types     []struct {
+			Type    string `json:"type"`
+			Version string `json:"version"`
+			State   string `json:"state"`
+			Error   string `json:"error,omitempty"`
+		} `json:"types"`
+	} `json:"proxies"`
+}
+
+func newProxy() *cobra.Command {
+	c := &cobra.Command{
+		Use: "proxy", GroupID: "look", Short: "Look at the Envoys", Args: cobra.NoArgs,
+		Example: "  holdfast proxy status",
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	c.AddCommand(newProxyStatus())
+	return c
+}
+
+func newProxyStatus() *cobra.Command {
+	var dataDir string
+	var output format
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Show what each Envoy was sent and whether it took it, for each xDS type",
+		Example: `  holdfast proxy status
+  holdfast proxy status -o json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := clientFor(dataDir)
+			if err != nil {
+				return err
+			}
+			var list proxyList
+			if err := client.Admin(cmd.Context(), http.MethodGet, "/v1/proxies", nil, &list); err != nil {
+				return err
+			}
+			if output == "json" {
+				return printJSON(cmd.OutOrStdout(), list)
+			}
+			return table(cmd.OutOrStdout(), func(w io.Writer) {
+				fmt.Fprintln(w, "PROXY\tCONNECTED\tTYPE\tVERSION\tSTATE\tREASON")
+				for _, p := range list.Proxies {
+					for _, t := range p.Types {
+						fmt.Fprintf(w, "%s\t%v\t%s\t%s\t%s\t%s\n", p.Name, p.Connected, t.Type, t.Version, t.State, t.Error)
+					}
+				}
+			})
+		},
+	}
+	dataDirFlag(c, &dataDir)
+	outputFlag(c, &output)
+	return c
+}

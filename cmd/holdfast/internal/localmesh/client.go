@@ -1,0 +1,80 @@
+package localmesh
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"syscall"
+)
+
+// ErrNotRunning says that no mesh runs for a data directory.
+var ErrNotRunning = errors.New("no mesh is running")
+
+// Client asks a running mesh's processes over their sockets. It is for the command line.
+type Client struct {
+	Paths Paths
+}
+
+// Status asks the supervisor what runs.
+func (c Client) Status(ctx context.Context) (*Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	s := &Status{}
+	return s, c.json(ctx, http.MethodGet, c.Paths.UpSocket(), "/v1/status", nil, s)
+}
+
+// Scale brings the mesh to n nodes and waits for it.
+func (c Client) Scale(ctx context.Context, n int) (*Status, error) {
+	s := &Status{}
+	return s, c.json(ctx, http.MethodPost, c.Paths.UpSocket(), "/v1/scale", ScaleRequest{Nodes: n}, s)
+}
+
+// Admin makes a request to the control plane's admin API.
+func (c Client) Admin(ctx context.Context, method, path string, in, out any) error {
+	return c.json(ctx, method, c.Paths.AdminSocket(), path, in, out)
+}
+
+// Get returns the body of a GET at one of the mesh's sockets.
+func (c Client) Get(ctx context.Context, socket, path string) ([]byte, error) {
+	return call(ctx, http.MethodGet, socket, path)
+}
+
+func (c Client) json(ctx context.Context, method, socket, path string, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		data, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(data)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://unix"+path, body)
+	if err != nil {
+		return err
+	}
+	resp, err := unixClient(socket).Do(req)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("%w for the data directory %s: start one with `holdfast up`, or name its --data-dir", ErrNotRunning, c.Paths.Data)
+	case err != nil:
+		return err
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxProbeBody))
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		var e ErrorBody
+		if json.Unmarshal(data, &e) == nil && e.Error != "" {
+			return errors.New(e.Error)
+		}
+		return fmt.Errorf("%s: %s", resp.Status, bytes.TrimSpace(data))
+	}
+	return json.Unmarshal(data, out)
+}

@@ -1,0 +1,41 @@
+package localmesh
+
+import "time"
+
+const (
+	// maxNodes keeps the nodes' ingress ports below the inner ones, with room for what a machine may want beside them.
+	maxNodes = 64
+	// innerPorts is the distance from the port base to the ports that nobody types.
+	innerPorts = 100
+	// innerPortRange is how many of those may be looked through: nodes × (gossip + services), twice over for taken ones.
+	innerPortRange = 2000
+
+	// readyTimeout bounds a process's start: an Envoy with the module takes half a second alone, several seconds when six
+	// start on two busy cores.
+	readyTimeout = 60 * time.Second
+	// serviceTimeout bounds a user's service, which may compile or load a model first.
+	serviceTimeout = 60 * time.Second
+	// stopTimeout is between SIGTERM and SIGKILL. A store needs it for its last deltas, etcd for its log.
+	stopTimeout = 5 * time.Second
+	// storeStopTimeout is longer: a store that is killed before its last deltas left keeps them on disk only.
+	storeStopTimeout = 15 * time.Second
+	// programmedTimeout bounds the wait for all Envoys to have taken a changed topology.
+	programmedTimeout = 10 * time.Second
+	// drainTimeout bounds the wait for requests under way at a node that leaves; a watch never ends by itself.
+	drainTimeout = 3 * time.Second
+	// probeTimeout bounds one look at whether a process answers.
+	probeTimeout = time.Second
+	// pollState is the pause between two looks at something that is expected soon.
+	pollState = 50 * time.Millisecond
+	// maxProbeBody bounds what is read of an answer: Envoy's statistics are the largest.
+	maxProbeBody = 4 << 20
+	// maxScaleBody bounds the body of a request to the API.
+	maxScaleBody = 4 << 10
+
+	// Soft limits for the Go heaps of a mesh's many processes, and for how many threads run Go code in each.
+	storeMemory        = "GOMEMLIMIT=256MiB"
+	controlPlaneMemory = "GOMEMLIMIT=384MiB"
+	etcdMemory         = "GOMEMLIMIT=512MiB"
+	moduleMemory       = "GOMEMLIMIT=256MiB"
+	maxThreads         = 4
+)

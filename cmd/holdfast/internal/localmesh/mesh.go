@@ -1,0 +1,417 @@
+package localmesh
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/holdfast-mesh/holdfast/controlplane/api/v1alpha1"
+	"github.com/holdfast-mesh/holdfast/internal/mesh"
+	"github.com/holdfast-mesh/holdfast/internal/supervise"
+)
+
+// Options configures a mesh.
+type Options struct {
+	// File is the configuration, Config what it says.
+	File   string
+	Config *v1alpha1.Config
+	// Nodes is how many to start with, PortBase the gateway's port; node i's ingress is PortBase+i.
+	Nodes, PortBase int
+	DataDir         string
+	// Reset removes the data of earlier runs first.
+	Reset bool
+	// Executable is this binary, Envoy the proxy's, ModuleDir the folder of libholdfast.so.
+	Executable, Envoy, ModuleDir string
+	// Progress, if not nil, is told what happens, one line at a time.
+	Progress func(line string)
+	Logger   *slog.Logger
+}
+
+// Mesh is a running mesh.
+type Mesh struct {
+	opts  Options
+	paths Paths
+	ports *ports
+	// dir is the configuration file's folder.
+	dir  string
+	lock *os.File
+	// claimed is set once the run folder is ours to remove.
+	claimed bool
+	sup     *supervise.Supervisor
+	api     *api
+
+	// change is held by whoever starts, scales or stops: one at a time.
+	change sync.Mutex
+
+	// mu guards what is there now. It is held for looks and small changes only, never while waiting.
+	mu sync.Mutex
+	// +checklocks:mu
+	topology mesh.Topology
+	// +checklocks:mu
+	nodes []*node
+	// +checklocks:mu
+	single map[string]*supervise.Process
+	// addresses remembers every node's, so that one that returns finds its ports again.
+	// +checklocks:mu
+	addresses map[string]*mesh.Node
+	// +checklocks:mu
+	ready bool
+}
+
+// node is what runs for one node.
+type node struct {
+	mesh.Node
+	envoy, store *supervise.Process
+	// services has the replicas that we started, by workload.
+	services map[string]*supervise.Process
+}
+
+// New takes the data directory and checks what can be checked before anything starts. Close must be called.
+func New(opts Options) (*Mesh, error) {
+	paths, err := Locate(opts.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	p, err := newPorts(opts.PortBase, opts.Nodes)
+	if err != nil {
+		return nil, err
+	}
+	file, err := filepath.Abs(opts.File)
+	if err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
+	}
+	opts.File = file
+	lock, err := paths.lock()
+	if err != nil {
+		return nil, err
+	}
+	// The folder may have been a new one when it was located: now its links can be followed.
+	if paths, err = Locate(opts.DataDir); err != nil {
+		lock.Close()
+		return nil, err
+	}
+	m := &Mesh{
+		opts: opts, paths: paths, ports: p, dir: filepath.Dir(file), lock: lock,
+		single: map[string]*supervise.Process{}, addresses: map[string]*mesh.Node{},
+	}
+	if err := m.prepare(); err != nil {
+		m.Close()
+		return nil, err
+	}
+	return m, nil
+}
+
+func (m *Mesh) prepare() error {
+	if err := m.ports.checkIngress(0, "the gateway"); err != nil {
+		return err
+	}
+	for i := 1; i <= m.opts.Nodes; i++ {
+		if err := m.ports.checkIngress(i, nodeName(i)+"'s ingress"); err != nil {
+			return err
+		}
+	}
+	if m.opts.Reset {
+		if err := m.paths.reset(); err != nil {
+			return err
+		}
+	}
+	if err := m.paths.prepare(); err != nil {
+		return err
+	}
+	m.claimed = true
+	key := make([]byte, 32)
+	_, _ = rand.Read(key)
+	if err := os.WriteFile(m.paths.GossipKey(), key, 0o600); err != nil {
+		return fmt.Errorf("gossip key: %w", err)
+	}
+	sup, err := supervise.New(m.opts.Logger, []string{m.opts.Executable, "guard"})
+	if err != nil {
+		return err
+	}
+	m.sup = sup
+	m.api, err = serveAPI(m)
+	return err
+}
+
+// Start starts everything. An error says what is wrong and what to do; the caller then calls Close.
+func (m *Mesh) Start(ctx context.Context) error {
+	m.change.Lock()
+	defer m.change.Unlock()
+
+	etcdClient, err := m.layOut()
+	if err != nil {
+		return err
+	}
+	if err := m.writeTopology(); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	nodes := append([]*node(nil), m.nodes...)
+	m.mu.Unlock()
+
+	// 1. What needs nobody. The services' readiness is waited for later: they may take long.
+	etcdPeer, err := m.ports.free()
+	if err != nil {
+		return err
+	}
+	etcd, err := m.run(etcdName, m.etcdSpec("http://"+etcdClient, "http://"+etcdPeer))
+	if err != nil {
+		return err
+	}
+	services, err := m.startWorkloads(nodes)
+	if err != nil {
+		return err
+	}
+	if err := m.waitAll(ctx, etcd); err != nil {
+		return err
+	}
+
+	// 2. The control plane and the stores.
+	second := []*supervise.Process{}
+	cp, err := m.run(controlPlaneName, m.controlPlaneSpec())
+	if err != nil {
+		return err
+	}
+	second = append(second, cp)
+	for _, n := range nodes {
+		if err := m.startStore(n); err != nil {
+			return err
+		}
+		second = append(second, n.store)
+	}
+	if err := m.waitAll(ctx, append(second, services...)...); err != nil {
+		return err
+	}
+
+	// 3. The Envoys.
+	gateway, err := m.run(gatewayName, m.gatewaySpec())
+	if err != nil {
+		return err
+	}
+	third := []*supervise.Process{gateway}
+	for _, n := range nodes {
+		if err := m.startEnvoy(n); err != nil {
+			return err
+		}
+		third = append(third, n.envoy)
+	}
+	if err := m.waitAll(ctx, third...); err != nil {
+		return m.withConfigError(err)
+	}
+	m.mu.Lock()
+	m.ready = true
+	m.mu.Unlock()
+	return nil
+}
+
+// layOut gives every process its address and fills the topology.
+func (m *Mesh) layOut() (etcdClient string, err error) {
+	etcdClient, err = m.ports.free()
+	if err != nil {
+		return "", err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.topology = mesh.Topology{
+		Gateway: mesh.Gateway{
+			Name: gatewayName, Address: m.ports.ingress(0), AdminSocket: filepath.Join(m.paths.Node(gatewayName), "envoy-admin.sock"),
+		},
+		Etcd: []string{etcdClient}, GatewayWorkloads: map[string]string{},
+	}
+	for _, w := range m.workloads(v1alpha1.ScopeGateway) {
+		if m.topology.GatewayWorkloads[w.Name], err = m.addressOf(w); err != nil {
+			return "", err
+		}
+	}
+	for i := 1; i <= m.opts.Nodes; i++ {
+		n, err := m.newNodeLocked(i)
+		if err != nil {
+			return "", err
+		}
+		m.nodes = append(m.nodes, n)
+	}
+	return etcdClient, nil
+}
+
+func nodeName(i int) string { return fmt.Sprintf("node-%d", i) }
+
+// newNodeLocked lays out node i and makes its run folder.
+// +checklocks:m.mu
+func (m *Mesh) newNodeLocked(i int) (*node, error) {
+	name := nodeName(i)
+	dir := m.paths.Node(name)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("run folder: %w", err)
+	}
+	if old := m.addresses[name]; old != nil {
+		return &node{Node: *old, services: map[string]*supervise.Process{}}, nil
+	}
+	gossip, err := m.ports.free()
+	if err != nil {
+		return nil, err
+	}
+	n := &node{services: map[string]*supervise.Process{}, Node: mesh.Node{
+		Name: name, Ingress: m.ports.ingress(i), Gossip: gossip,
+		StoreSocket: filepath.Join(dir, "store.sock"), PeerSocket: filepath.Join(dir, "peer.sock"),
+		ServeSocket: filepath.Join(dir, "serve.sock"), AdminSocket: filepath.Join(dir, "envoy-admin.sock"),
+		Services: map[string]string{},
+	}}
+	for _, w := range m.workloads(v1alpha1.ScopeNode) {
+		if n.Services[w.Name], err = m.addressOf(w); err != nil {
+			return nil, err
+		}
+	}
+	m.addresses[name] = &n.Node
+	return n, nil
+}
+
+func (m *Mesh) workloads(scope string) []*v1alpha1.Workload {
+	var out []*v1alpha1.Workload
+	if m.opts.Config.Mesh == nil {
+		return nil
+	}
+	for i := range m.opts.Config.Mesh.Spec.Workloads {
+		if w := &m.opts.Config.Mesh.Spec.Workloads[i]; w.Scope == scope {
+			out = append(out, w)
+		}
+	}
+	return out
+}
+
+func (m *Mesh) addressOf(w *v1alpha1.Workload) (string, error) {
+	if w.Address != "" {
+		return w.Address, nil
+	}
+	return m.ports.free()
+}
+
+func (m *Mesh) writeTopology() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t := m.topology
+	t.Nodes = nil
+	for _, n := range m.nodes {
+		t.Nodes = append(t.Nodes, n.Node)
+	}
+	return mesh.Write(m.paths.Topology(), &t)
+}
+
+// run starts a process that is there once.
+func (m *Mesh) run(name string, spec supervise.Spec) (*supervise.Process, error) {
+	p, err := m.sup.Run(spec)
+	if err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.single[name] = p
+	return p, nil
+}
+
+func (m *Mesh) gatewaySpec() supervise.Spec {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.envoySpec(gatewayName, gatewayName, m.topology.Gateway.AdminSocket, m.topology.Gateway.Address)
+}
+
+// startWorkloads starts the gateway's workloads and every node's replicas.
+func (m *Mesh) startWorkloads(nodes []*node) ([]*supervise.Process, error) {
+	var all []*supervise.Process
+	for _, w := range m.workloads(v1alpha1.ScopeGateway) {
+		m.mu.Lock()
+		address := m.topology.GatewayWorkloads[w.Name]
+		m.mu.Unlock()
+		if w.Address != "" {
+			m.checkExternal(w)
+			continue
+		}
+		p, err := m.run(gatewayName+"/"+w.Name, m.workloadSpec(w, gatewayName, address))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, p)
+	}
+	for _, w := range m.workloads(v1alpha1.ScopeNode) {
+		if w.Address != "" {
+			m.checkExternal(w)
+		}
+	}
+	for _, n := range nodes {
+		started, err := m.startServices(n)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, started...)
+	}
+	return all, nil
+}
+
+// checkExternal warns of a service that should run already and does not.
+func (m *Mesh) checkExternal(w *v1alpha1.Workload) {
+	if err := listens(context.Background(), w.Address); err != nil {
+		m.progress("warning: workload %s: %v: start your service, calls to it fail until then", w.Name, err)
+	}
+}
+
+func (m *Mesh) startServices(n *node) ([]*supervise.Process, error) {
+	var started []*supervise.Process
+	for _, w := range m.workloads(v1alpha1.ScopeNode) {
+		if w.Address != "" {
+			continue
+		}
+		p, err := m.sup.Run(m.workloadSpec(w, n.Name, n.Services[w.Name]))
+		if err != nil {
+			return nil, err
+		}
+		m.mu.Lock()
+		n.services[w.Name] = p
+		m.mu.Unlock()
+		started = append(started, p)
+	}
+	return started, nil
+}
+
+func (m *Mesh) startStore(n *node) error {
+	p, err := m.sup.Run(m.storeSpec(&n.Node))
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n.store = p
+	return err
+}
+
+func (m *Mesh) startEnvoy(n *node) error {
+	p, err := m.sup.Run(m.envoySpec(n.Name+"/envoy", n.Name, n.AdminSocket, n.Ingress))
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n.envoy = p
+	return err
+}
+
+// waitAll waits for the processes' first readiness and says so for each; the first error ends it.
+func (m *Mesh) waitAll(ctx context.Context, processes ...*supervise.Process) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, p := range processes {
+		g.Go(func() error {
+			start := time.Now()
+			if err := p.WaitReady(ctx); err != nil {
+				return err
+			}
+			m.progress("%s is ready (%.1fs)", p.Name(), time.Since(start).Seconds())
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+func (m *Mesh) progress(format string, args ...any) {
+	if m.opts.Progress != nil {
+		m.opts.Progress(fmt.Sprintf(format, args...))
+	}
+}

@@ -1,0 +1,149 @@
+package localmesh
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// Paths says where a mesh keeps its files. Data lives across restarts; Run holds sockets and what is written anew at
+// each start, under a short path because a Unix socket's path holds 107 bytes.
+type Paths struct {
+	Data, Run string
+}
+
+// Locate returns the paths of the mesh that keeps its data in dataDir. It creates nothing.
+func Locate(dataDir string) (Paths, error) {
+	abs, err := filepath.Abs(dataDir)
+	if err != nil {
+		return Paths{}, fmt.Errorf("data directory: %w", err)
+	}
+	if real, err := filepath.EvalSymlinks(abs); err == nil {
+		abs = real
+	}
+	sum := sha256.Sum256([]byte(abs))
+	run := fmt.Sprintf("/tmp/holdfast-%d-%s", os.Getuid(), hex.EncodeToString(sum[:4]))
+	return Paths{Data: abs, Run: run}, nil
+}
+
+// The files in the run folder.
+func (p Paths) XDSSocket() string       { return filepath.Join(p.Run, "xds.sock") }
+func (p Paths) AdminSocket() string     { return filepath.Join(p.Run, "admin.sock") }
+func (p Paths) UpSocket() string        { return filepath.Join(p.Run, "up.sock") }
+func (p Paths) Topology() string        { return filepath.Join(p.Run, "mesh.json") }
+func (p Paths) GossipKey() string       { return filepath.Join(p.Run, "gossip.key") }
+func (p Paths) EtcdHTTPSocket() string  { return filepath.Join(p.Run, "etcd-http.sock") }
+func (p Paths) Node(name string) string { return filepath.Join(p.Run, name) }
+
+// StoreHTTPSocket serves a store's /readyz and /metrics.
+func (p Paths) StoreHTTPSocket(node string) string {
+	return filepath.Join(p.Run, node, "store-http.sock")
+}
+
+// Log is the log of the process of that name.
+func (p Paths) Log(process string) string {
+	return filepath.Join(p.Data, "logs", logName(process)+".log")
+}
+
+// StoreData is where a node's store keeps its log.
+func (p Paths) StoreData(node string) string { return filepath.Join(p.Data, "nodes", node, "store") }
+
+// EtcdData is where etcd keeps its own.
+func (p Paths) EtcdData() string { return filepath.Join(p.Data, "etcd") }
+
+func logName(process string) string {
+	out := []byte(process)
+	for i, c := range out {
+		if c == '/' {
+			out[i] = '-'
+		}
+	}
+	return string(out)
+}
+
+// kept are the folders of a data directory that hold a mesh's data; --reset removes them and nothing else.
+var kept = []string{"etcd", "nodes", "controlplane", "logs"}
+
+// reset removes the mesh's data.
+func (p Paths) reset() error {
+	for _, dir := range kept {
+		if err := os.RemoveAll(filepath.Join(p.Data, dir)); err != nil {
+			return fmt.Errorf("reset: %w", err)
+		}
+	}
+	return nil
+}
+
+// lock takes the data directory for this process, creating it where it is missing. The lock ends with the process.
+func (p Paths) lock() (*os.File, error) {
+	if err := os.MkdirAll(p.Data, 0o700); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(p.Data, "lock"), os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		defer f.Close()
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("lock the data directory: %w", err)
+		}
+		var pid int
+		if _, err := fmt.Fscan(f, &pid); err != nil {
+			return nil, fmt.Errorf("%s is in use by another holdfast: stop that one, or use another --data-dir", p.Data)
+		}
+		return nil, fmt.Errorf("%s is in use by holdfast with pid %d: stop that one (kill %d), or use another --data-dir", p.Data, pid, pid)
+	}
+	if err := f.Truncate(0); err == nil {
+		_, err = f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
+		if err != nil {
+			f.Close()
+			return nil, fmt.Errorf("lock the data directory: %w", err)
+		}
+	}
+	return f, nil
+}
+
+// prepare makes the folders. Sockets of an earlier run are removed: the lock says that nobody uses them.
+func (p Paths) prepare() error {
+	if err := os.MkdirAll(filepath.Join(p.Data, "logs"), 0o700); err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	if err := p.claimRun(); err != nil {
+		return err
+	}
+	link := filepath.Join(p.Data, "run")
+	if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	if err := os.Symlink(p.Run, link); err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	return nil
+}
+
+// claimRun makes the run folder anew. It is under /tmp, where anybody may have put something of that name: what is not
+// our own folder is refused, never used and never removed.
+func (p Paths) claimRun() error {
+	info, err := os.Lstat(p.Run)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return fmt.Errorf("run folder: %w", err)
+	case !info.IsDir() || info.Sys().(*syscall.Stat_t).Uid != uint32(os.Getuid()):
+		return fmt.Errorf("run folder: %s exists and is not this user's: remove it, or use another --data-dir", p.Run)
+	default:
+		if err := os.RemoveAll(p.Run); err != nil {
+			return fmt.Errorf("run folder: %w", err)
+		}
+	}
+	if err := os.Mkdir(p.Run, 0o700); err != nil {
+		return fmt.Errorf("run folder: %w", err)
+	}
+	return nil
+}

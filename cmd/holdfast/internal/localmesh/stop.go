@@ -1,0 +1,60 @@
+package localmesh
+
+import (
+	"os"
+	"sync"
+
+	"github.com/holdfast-mesh/holdfast/internal/supervise"
+)
+
+// Close stops everything, bounded: first what takes requests, then what serves them, then what keeps the state.
+func (m *Mesh) Close() {
+	m.change.Lock()
+	defer m.change.Unlock()
+	if m.sup != nil {
+		m.mu.Lock()
+		nodes := append([]*node(nil), m.nodes...)
+		single := map[string]*supervise.Process{}
+		for name, p := range m.single {
+			single[name] = p
+		}
+		m.ready = false
+		m.mu.Unlock()
+
+		first := []*supervise.Process{single[gatewayName]}
+		var second, third []*supervise.Process
+		for _, n := range nodes {
+			first = append(first, n.envoy)
+			for _, p := range n.services {
+				second = append(second, p)
+			}
+			third = append(third, n.store)
+		}
+		for name, p := range single {
+			if name != gatewayName && name != controlPlaneName && name != etcdName {
+				second = append(second, p)
+			}
+		}
+		for _, stage := range [][]*supervise.Process{first, second, third, {single[controlPlaneName]}, {single[etcdName]}} {
+			stopAll(stage...)
+		}
+		m.sup.Close()
+	}
+	if m.api != nil {
+		m.api.close()
+	}
+	if m.claimed {
+		_ = os.RemoveAll(m.paths.Run)
+	}
+	m.lock.Close()
+}
+
+func stopAll(processes ...*supervise.Process) {
+	var wg sync.WaitGroup
+	for _, p := range processes {
+		if p != nil {
+			wg.Go(p.Stop)
+		}
+	}
+	wg.Wait()
+}
