@@ -1,0 +1,2 @@
+// Package strong serves strong entities.
+package strong
