@@ -236,4 +236,3 @@ func kind(command string) string {
 	}
 	return name
 }
-
