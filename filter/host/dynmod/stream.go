@@ -1,0 +1,281 @@
+package dynmod
+
+import (
+	"crypto/rand"
+	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
+
+	"github.com/holdfast-mesh/holdfast/filter"
+	storev1 "github.com/holdfast-mesh/holdfast/proto/holdfast/store/v1"
+)
+
+// metadataNamespace and hostsKey are where Envoy's override_host policy reads the addresses to try.
+const (
+	metadataNamespace = "holdfast"
+	hostsKey          = "hosts"
+)
+
+// rotation spreads requests over equals, in all streams of the process.
+var rotation atomic.Uint32
+
+// stream is one HTTP stream: Envoy's filter on one side, the machine's host on the other. All fields but those of the
+// mailbox belong to the stream's thread.
+type stream struct {
+	*factory
+	h       shared.HttpFilterHandle
+	sched   shared.Scheduler
+	machine *filter.Stream
+
+	// received is the piece of body of the callback under way; receivedAll says that it is all that was buffered.
+	received    shared.BodyBuffer
+	receivedAll bool
+	// failed: a panic has answered the stream; the machine is not to be trusted any more.
+	failed bool
+	// gone: the handle must not be used.
+	gone bool
+
+	timer   *time.Timer
+	asked   time.Time
+	unwatch func()
+
+	// mu guards the mailbox: what other goroutines have for the stream, and whether it still takes it.
+	mu     sync.Mutex
+	mail   []message
+	dead   bool
+	latest *message // the newest state of a watch; older ones are skipped
+}
+
+// message is an answer of the store, or the deadline. Exactly one of the fields is set beside err.
+type message struct {
+	got       *storev1.State
+	begun     *storev1.Begun
+	committed *storev1.Committed
+	changed   *storev1.State
+	err       *filter.StoreError
+	kind      kind
+	// entity is what begun was asked for.
+	typ, key string
+}
+
+type kind uint8
+
+const (
+	mailGot kind = iota
+	mailBegun
+	mailCommitted
+	mailChanged
+	mailDeadline
+)
+
+// post hands a message to the stream's thread, or disposes of it where there is no stream any more. It runs on any
+// goroutine.
+func (s *stream) post(m message) {
+	s.mu.Lock()
+	if s.dead {
+		s.mu.Unlock()
+		s.dispose(m)
+		return
+	}
+	if m.kind == mailChanged && m.err == nil {
+		again := s.latest != nil
+		s.latest = &m
+		if again {
+			s.mu.Unlock()
+			return
+		}
+	} else {
+		s.mail = append(s.mail, m)
+	}
+	s.mu.Unlock()
+	s.sched.Schedule(s.deliver)
+	// The scheduler frees its C side when Go's is collected, which must not happen while it is being used.
+	runtime.KeepAlive(s.sched)
+}
+
+// deliver runs on the stream's thread. Envoy runs it only while the stream lives.
+func (s *stream) deliver() {
+	for !s.gone {
+		s.mu.Lock()
+		var m message
+		switch {
+		case s.latest != nil:
+			m, s.latest = *s.latest, nil
+		case len(s.mail) > 0:
+			m = s.mail[0]
+			s.mail = s.mail[1:]
+		default:
+			s.mu.Unlock()
+			return
+		}
+		s.mu.Unlock()
+		if s.failed {
+			s.dispose(m)
+			continue
+		}
+		s.guard("store answer", func() { s.hand(m) })
+	}
+}
+
+func (s *stream) hand(m message) {
+	switch m.kind {
+	case mailGot:
+		s.waited()
+		s.machine.Got(m.got, m.err)
+	case mailBegun:
+		s.waited()
+		s.machine.Begun(m.begun, m.err)
+	case mailCommitted:
+		s.waited()
+		s.machine.Committed(m.committed, m.err)
+	case mailChanged:
+		s.machine.Changed(m.changed, m.err)
+	case mailDeadline:
+		s.machine.Deadline()
+	}
+}
+
+func (s *stream) waited() {
+	s.h.RecordHistogramValue(s.latency, microseconds(time.Since(s.asked)))
+}
+
+// dispose gives back what a message holds that nobody waits for: the turn of an entity.
+func (s *stream) dispose(m message) {
+	if m.kind == mailBegun && m.err == nil && m.begun.GetToken() != "" {
+		s.store.client.Abort(m.typ, m.key, m.begun.GetToken())
+	}
+}
+
+// close ends the stream. Envoy calls it twice, in OnStreamComplete and OnDestroy.
+func (s *stream) close() {
+	if s.gone {
+		return
+	}
+	// A failed machine is closed too: it may hold an entity's turn.
+	s.guard("close", s.machine.Closed)
+	s.gone = true
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	if s.unwatch != nil {
+		s.unwatch()
+		s.unwatch = nil
+	}
+	s.mu.Lock()
+	s.dead = true
+	mail := s.mail
+	s.mail, s.latest = nil, nil
+	s.mu.Unlock()
+	for _, m := range mail {
+		s.dispose(m)
+	}
+}
+
+// headers is Envoy's header map as the machine sees it.
+type headers struct{ m shared.HeaderMap }
+
+func (h headers) All(yield func(name, value string)) {
+	for _, kv := range h.m.GetAll() {
+		yield(kv[0].ToUnsafeString(), kv[1].ToUnsafeString())
+	}
+}
+func (h headers) Set(name, value string) { h.m.Set(name, value) }
+func (h headers) Remove(name string)     { h.m.Remove(name) }
+
+// pairs is a header list of a handler call.
+type pairs [][2]shared.UnsafeEnvoyBuffer
+
+func (p pairs) All(yield func(name, value string)) {
+	for _, kv := range p {
+		yield(kv[0].ToUnsafeString(), kv[1].ToUnsafeString())
+	}
+}
+func (pairs) Set(string, string) {}
+func (pairs) Remove(string)      {}
+
+type body struct{ b shared.BodyBuffer }
+
+func (b body) AppendTo(dst []byte) []byte { return chunks(b.b.GetChunks()).AppendTo(dst) }
+
+type chunks []shared.UnsafeEnvoyBuffer
+
+func (c chunks) AppendTo(dst []byte) []byte {
+	for _, piece := range c {
+		dst = append(dst, piece.ToUnsafeBytes()...)
+	}
+	return dst
+}
+
+func (s *stream) RequestHeaders() filter.Headers { return headers{s.h.RequestHeaders()} }
+func (s *stream) ReplyHeaders() filter.Headers   { return headers{s.h.ResponseHeaders()} }
+func (s *stream) ReplyTrailers() filter.Headers  { return headers{s.h.ResponseTrailers()} }
+
+func (s *stream) SetRequestBody(b []byte) { s.replace(s.h.BufferedRequestBody(), b) }
+func (s *stream) SetReplyBody(b []byte)   { s.replace(s.h.BufferedResponseBody(), b) }
+
+// replace puts b in the place of all that has arrived of a body.
+func (s *stream) replace(buffered shared.BodyBuffer, b []byte) {
+	if s.received == nil {
+		buffered.Drain(buffered.GetSize())
+		buffered.Append(b)
+		return
+	}
+	if !s.receivedAll {
+		if n := buffered.GetSize(); n > 0 {
+			buffered.Drain(n)
+		}
+	}
+	s.received.Drain(s.received.GetSize())
+	s.received.Append(b)
+}
+
+func (s *stream) SetHosts(hosts string) { s.h.SetMetadata(metadataNamespace, hostsKey, hosts) }
+func (s *stream) ContinueRequest()      { s.h.ContinueRequest() }
+func (s *stream) ContinueReply()        { s.h.ContinueResponse() }
+
+func (s *stream) LocalReply(r *filter.Reply) {
+	s.h.SendLocalResponse(uint32(r.Status), r.Headers, r.Body, r.Details)
+}
+
+func (s *stream) Caller() string {
+	if v, ok := s.h.GetAttributeString(shared.AttributeIDConnectionUriSanPeerCertificate); ok {
+		return v.ToString()
+	}
+	v, _ := s.h.GetAttributeString(shared.AttributeIDSourceAddress)
+	address := v.ToString()
+	if host, _, err := net.SplitHostPort(address); err == nil {
+		// A caller's next connection has another port.
+		return host
+	}
+	return address
+}
+
+func (s *stream) Upstream() string {
+	v, _ := s.h.GetAttributeString(shared.AttributeIDUpstreamAddress)
+	return v.ToString()
+}
+
+func (s *stream) ReplyDetails() string {
+	v, _ := s.h.GetAttributeString(shared.AttributeIDResponseCodeDetails)
+	return v.ToString()
+}
+
+func (s *stream) SetDeadline(d time.Duration) {
+	s.timer = time.AfterFunc(d, func() { s.post(message{kind: mailDeadline}) })
+}
+
+func (s *stream) Now() time.Time { return time.Now() }
+
+func (s *stream) Random() (id [16]byte) {
+	// It never fails on the systems that Envoy runs on: the runtime would end the process.
+	_, _ = rand.Read(id[:])
+	return id
+}
+
+func (s *stream) Rotate() uint32 { return rotation.Add(1) }
+
+func (s *stream) Count(c filter.Counter) { s.h.IncrementCounterValue(s.counters[c], 1) }

@@ -1,0 +1,409 @@
+package filter
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/holdfast-mesh/holdfast/filter/entitykey"
+	"github.com/holdfast-mesh/holdfast/filter/grpcframe"
+	configv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/config/v1"
+)
+
+// Our headers. Names are lower case, as Envoy has them.
+const (
+	headerPrefix      = "holdfast-"
+	headerRequestID   = "holdfast-request-id"
+	headerState       = "holdfast-state"
+	headerStateBin    = "holdfast-state-bin"
+	headerStateStatus = "holdfast-state-status"
+	headerOutcome     = "holdfast-outcome"
+	headerServedBy    = "holdfast-served-by"
+	headerExplain     = "holdfast-explain"
+	headerSession     = "holdfast-session"
+	// Set by Envoy's transcoder: the request came as REST. Edge listeners remove it from what comes in.
+	headerOriginalMethod = "x-envoy-original-method"
+)
+
+type phase uint8
+
+const (
+	phasePass    phase = iota // nothing to decide but what leaves the reply
+	phaseMessage              // the request waits for its first message's end
+	phaseState                // the request waits for the store
+	phaseService              // the request is with the service, or on its way to another node
+	phaseHold                 // the reply waits for its own end
+	phaseCommit               // the reply waits for the commit
+	phaseReplied              // the answer has been decided
+	phaseWatch                // the stream is answered by handler calls
+)
+
+// Stream is the machine of one HTTP stream. Its methods are called on one thread.
+type Stream struct {
+	cfg    *Config
+	host   Host
+	method *method
+
+	phase    phase
+	rest     bool // the caller speaks REST: errors are JSON
+	explain  bool
+	prepared bool // this node gave the state, and commits
+	absent   bool // the request went on without its state
+	asJSON   bool // an error that Envoy made is being turned into JSON
+	started  bool // the reply's headers have left
+
+	deadline                         time.Time // zero: the caller set none
+	key, requestID, token            string
+	idempotency, encoding, authority string
+	replyEncoding, stateOut          string
+	replyStatus                      int
+
+	// req is the request's body so far, until the request has gone on; frame is the length of its first frame, and
+	// message that frame's message, decompressed.
+	req     []byte
+	frame   int
+	message []byte
+	// rep is the reply's body so far, where it has to be read.
+	rep []byte
+
+	watch *watch
+}
+
+// NewStream is the machine of a new stream.
+func NewStream(cfg *Config, host Host) *Stream { return &Stream{cfg: cfg, host: host} }
+
+// wantsState reports whether the service's mode gives it state.
+func (s *Stream) wantsState() bool {
+	return s.method.service.mode >= configv1.Mode_MODE_ENRICH
+}
+
+// commits reports whether a reply's state out is to be committed.
+func (s *Stream) commits() bool {
+	return s.method.service.mode == configv1.Mode_MODE_COMMIT
+}
+
+// names collects header names to remove once the walk over the map has ended.
+type names struct {
+	at [8]string
+	n  int
+	// more holds the rest; forged headers have no bound but Envoy's own.
+	more []string
+}
+
+func (n *names) add(name string) {
+	name = known(name)
+	if n.n < len(n.at) {
+		n.at[n.n] = name
+		n.n++
+		return
+	}
+	n.more = append(n.more, name)
+}
+
+func (n *names) remove(h Headers) {
+	for _, name := range n.at[:n.n] {
+		h.Remove(name)
+	}
+	for _, name := range n.more {
+		h.Remove(name)
+	}
+}
+
+// known is name in our own memory.
+func known(name string) string {
+	switch name {
+	case headerRequestID:
+		return headerRequestID
+	case headerState:
+		return headerState
+	case headerStateBin:
+		return headerStateBin
+	case headerStateStatus:
+		return headerStateStatus
+	case headerOutcome:
+		return headerOutcome
+	case headerServedBy:
+		return headerServedBy
+	}
+	return strings.Clone(name)
+}
+
+func isGRPC(contentType string) bool {
+	rest, ok := strings.CutPrefix(contentType, "application/grpc")
+	return ok && (rest == "" || rest[0] == '+' || rest[0] == ';')
+}
+
+// RequestHeaders begins the stream.
+func (s *Stream) RequestHeaders(h Headers, end bool) Action {
+	var (
+		grpc    bool
+		svc     *service
+		timeout string
+		strip   names
+	)
+	h.All(func(name, value string) {
+		switch name {
+		case ":path":
+			if s.method = s.cfg.methods[value]; s.method != nil {
+				svc = s.method.service
+			} else if at := strings.LastIndexByte(value, '/'); at > 0 {
+				svc = s.cfg.services[value[1:at]]
+			}
+		case ":authority":
+			s.authority = strings.Clone(value)
+		case "content-type":
+			grpc = isGRPC(value)
+		case "grpc-timeout":
+			timeout = strings.Clone(value)
+		case "grpc-encoding":
+			if value != "identity" {
+				s.encoding = strings.Clone(value)
+			}
+		case "idempotency-key":
+			if s.idempotency == "" {
+				s.idempotency = strings.Clone(value)
+			}
+		case headerOriginalMethod:
+			s.rest = s.cfg.edge
+		default:
+			if !strings.HasPrefix(name, headerPrefix) {
+				return
+			}
+			switch {
+			case name == headerExplain:
+				s.explain = s.cfg.edge
+			case name == headerSession:
+			case s.cfg.edge, name != headerRequestID:
+				strip.add(name)
+			default:
+				s.requestID = strings.Clone(value)
+			}
+		}
+	})
+	strip.remove(h)
+	if !grpc || svc == nil {
+		s.method = nil
+		return Continue
+	}
+	if s.method == nil || svc.mode == configv1.Mode_MODE_OBSERVE && s.method.in == 0 {
+		if s.method != nil {
+			s.host.Count(CountRequests)
+			s.method = nil
+		}
+		s.stayHere(svc)
+		return Continue
+	}
+	s.host.Count(CountRequests)
+	if timeout != "" {
+		d, ok := parseTimeout(timeout)
+		if !ok {
+			return s.refuse(codeInvalidArgument, "malformed grpc-timeout", outcomeNone)
+		}
+		if d <= 0 {
+			return s.refuse(codeDeadlineExceeded, "deadline exceeded", outcomeNone)
+		}
+		s.deadline = s.host.Now().Add(d)
+		s.host.SetDeadline(d)
+	}
+	if len(s.idempotency) > MaxIdempotencyKey {
+		return s.refuse(codeInvalidArgument, "idempotency-key is longer than "+strconv.Itoa(MaxIdempotencyKey)+" bytes", outcomeNone)
+	}
+	if end {
+		if svc.mode == configv1.Mode_MODE_OBSERVE {
+			s.stayHere(svc)
+			return Continue
+		}
+		return s.refuse(codeInvalidArgument, "the request has no message", outcomeNone)
+	}
+	s.phase = phaseMessage
+	return Wait
+}
+
+// stayHere keeps a request without a key on the node that it entered.
+func (s *Stream) stayHere(svc *service) {
+	if !s.cfg.edge || len(svc.addresses) == 0 {
+		return
+	}
+	s.host.SetHosts(svc.addresses[int(s.host.Rotate()%uint32(len(svc.addresses)))])
+}
+
+// RequestBody takes a piece of the request's body.
+func (s *Stream) RequestBody(b Body, end bool) Action {
+	switch s.phase {
+	case phaseMessage:
+	case phaseState:
+		s.req = b.AppendTo(s.req)
+		return Wait
+	case phaseReplied:
+		return Replied
+	case phaseWatch:
+		return Wait
+	default:
+		return Continue
+	}
+	s.req = b.AppendTo(s.req)
+	msg, compressed, rest, err := grpcframe.Parse(s.req, MaxMessage)
+	switch {
+	case err == nil:
+	case errors.Is(err, grpcframe.ErrIncomplete):
+		if !end {
+			return Wait
+		}
+		return s.malformed("the request ended within its first message")
+	case errors.Is(err, grpcframe.ErrTooLarge):
+		return s.refuse(codeResourceExhausted, "request "+errTooLarge.Error(), outcomeNone)
+	default:
+		return s.malformed("the request's body is no gRPC message")
+	}
+	s.frame = len(s.req) - len(rest)
+	s.message = msg
+	if compressed {
+		if s.message, err = plain(msg, s.encoding); err != nil {
+			return s.refuse(encodingCode(err), "request: "+err.Error(), outcomeNone)
+		}
+	}
+	return s.route()
+}
+
+func encodingCode(err error) int32 {
+	switch {
+	case errors.Is(err, errEncoding):
+		return codeUnimplemented
+	case errors.Is(err, errTooLarge):
+		return codeResourceExhausted
+	default:
+		return codeInvalidArgument
+	}
+}
+
+// RequestTrailers ends the request. gRPC has no request trailers, but HTTP/2 has.
+func (s *Stream) RequestTrailers(Headers) Action {
+	switch s.phase {
+	case phaseMessage:
+		return s.malformed("the request ended within its first message")
+	case phaseState, phaseWatch:
+		return Wait
+	case phaseReplied:
+		return Replied
+	default:
+		return Continue
+	}
+}
+
+// malformed refuses a request that can't be read, unless the service is only observed.
+func (s *Stream) malformed(why string) Action {
+	if s.method.service.mode == configv1.Mode_MODE_OBSERVE {
+		return s.passOn()
+	}
+	return s.refuse(codeInvalidArgument, why, outcomeNone)
+}
+
+// passOn lets a request go on untouched.
+func (s *Stream) passOn() Action {
+	s.stayHere(s.method.service)
+	s.method, s.req, s.message = nil, nil, nil
+	s.phase = phasePass
+	return Continue
+}
+
+// route finds the key of the first message and sends the request on its way.
+func (s *Stream) route() Action {
+	observe := s.method.service.mode == configv1.Mode_MODE_OBSERVE
+	if observe {
+		s.stayHere(s.method.service)
+		s.prepared = s.cfg.serve
+		return s.forward()
+	}
+	key, err := s.findKey()
+	if err != nil {
+		why := "the entity key is malformed"
+		if errors.Is(err, entitykey.ErrAbsent) {
+			why = "the request names no entity: its key field (or header) is empty"
+		}
+		return s.refuse(codeInvalidArgument, why, outcomeNone)
+	}
+	s.key = key
+	if s.cfg.edge || s.requestID == "" {
+		s.requestID = s.newRequestID()
+		s.host.RequestHeaders().Set(headerRequestID, s.requestID)
+	}
+	serve, hosts := s.choose()
+	if hosts != "" {
+		s.host.SetHosts(hosts)
+	}
+	if serve {
+		return s.prepare()
+	}
+	if hosts == "" {
+		return s.withoutState(&StoreError{Code: codeUnavailable, Message: "the store of this node is not there, and no other node may serve this entity"})
+	}
+	return s.forward()
+}
+
+func (s *Stream) findKey() (string, error) {
+	name := s.method.key.Header()
+	if name == "" {
+		return s.method.key.FromMessage(s.message)
+	}
+	var value string
+	s.host.RequestHeaders().All(func(n, v string) {
+		// The last one wins, as with message fields.
+		if n == name {
+			value = strings.Clone(v)
+		}
+	})
+	return entitykey.FromHeader(value)
+}
+
+// newRequestID is random, or the same for the same caller's same Idempotency-Key on the same entity and method: then a
+// repeated request is recognised as the one that it repeats, and nobody can guess another caller's.
+func (s *Stream) newRequestID() string {
+	if s.idempotency == "" {
+		id := s.host.Random()
+		return hex.EncodeToString(id[:])
+	}
+	h := sha256.New()
+	for _, part := range []string{s.host.Caller(), s.method.path, s.key, s.idempotency} {
+		var n [8]byte
+		binary.BigEndian.PutUint64(n[:], uint64(len(part)))
+		h.Write(n[:])
+		h.Write([]byte(part))
+	}
+	// The letter keeps the two kinds apart.
+	return "k" + hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// parseTimeout reads a grpc-timeout: at most eight digits and a unit.
+func parseTimeout(v string) (time.Duration, bool) {
+	if len(v) < 2 || len(v) > 9 {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(v[:len(v)-1], 10, 32)
+	if err != nil {
+		return 0, false
+	}
+	unit := map[byte]time.Duration{
+		'H': time.Hour, 'M': time.Minute, 'S': time.Second,
+		'm': time.Millisecond, 'u': time.Microsecond, 'n': time.Nanosecond,
+	}[v[len(v)-1]]
+	if unit == 0 {
+		return 0, false
+	}
+	if n > uint64(MaxTimeout/unit) {
+		return MaxTimeout, true
+	}
+	return time.Duration(n) * unit, true
+}
+
+// left is how long a call of the store may take.
+func (s *Stream) left(most time.Duration) time.Duration {
+	if s.deadline.IsZero() {
+		return most
+	}
+	// The client of the store takes no zero; Deadline is about to come anyway.
+	return max(s.deadline.Sub(s.host.Now()), time.Millisecond)
+}
