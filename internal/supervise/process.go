@@ -61,8 +61,9 @@ type Status struct {
 
 // Process is one supervised process.
 type Process struct {
-	sup  *Supervisor
-	spec Spec
+	sup     *Supervisor
+	spec    Spec
+	started time.Time
 
 	stop    chan struct{}
 	stopped chan struct{}
@@ -83,7 +84,7 @@ type Process struct {
 
 func newProcess(s *Supervisor, spec Spec) *Process {
 	return &Process{
-		sup: s, spec: spec, status: Status{State: Starting},
+		sup: s, spec: spec, started: time.Now(), status: Status{State: Starting},
 		stop: make(chan struct{}), stopped: make(chan struct{}),
 		firstReady: make(chan struct{}), failed: make(chan struct{}),
 	}
@@ -91,6 +92,9 @@ func newProcess(s *Supervisor, spec Spec) *Process {
 
 // Name is the process's name.
 func (p *Process) Name() string { return p.spec.Name }
+
+// Started is when Run was called for it.
+func (p *Process) Started() time.Time { return p.started }
 
 // Status returns what the process does now.
 func (p *Process) Status() Status {

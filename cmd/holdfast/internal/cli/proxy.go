@@ -6,21 +6,9 @@ import (
 	"net/http"
 
 	"github.com/spf13/cobra"
-)
 
-// proxyList is the control plane's GET /v1/proxies.
-type proxyList struct {
-	Proxies []struct {
-		Name      string `json:"name"`
-		Connected bool   `json:"connected"`
-		Types     []struct {
-			Type    string `json:"type"`
-			Version string `json:"version"`
-			State   string `json:"state"`
-			Error   string `json:"error,omitempty"`
-		} `json:"types"`
-	} `json:"proxies"`
-}
+	"github.com/holdfast-mesh/holdfast/cmd/holdfast/internal/localmesh"
+)
 
 func newProxy() *cobra.Command {
 	c := &cobra.Command{
@@ -46,7 +34,7 @@ func newProxyStatus() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var list proxyList
+			var list localmesh.ProxyList
 			if err := client.Admin(cmd.Context(), http.MethodGet, "/v1/proxies", nil, &list); err != nil {
 				return err
 			}

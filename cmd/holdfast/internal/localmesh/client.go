@@ -20,6 +20,39 @@ type Client struct {
 	Paths Paths
 }
 
+// ProxyList is the control plane's GET /v1/proxies.
+type ProxyList struct {
+	Proxies []Proxy `json:"proxies"`
+}
+
+// Proxy is one Envoy as the control plane sees it.
+type Proxy struct {
+	Name      string      `json:"name"`
+	Connected bool        `json:"connected"`
+	Types     []ProxyType `json:"types"`
+}
+
+// ProxyType is what an Envoy has of one xDS type.
+type ProxyType struct {
+	Type    string `json:"type"`
+	Version string `json:"version"`
+	// State is Acked, NACKED or PENDING.
+	State string `json:"state"`
+	// Error is the reason of a NACK.
+	Error string `json:"error,omitempty"`
+}
+
+// Acked is the state of what an Envoy has taken.
+const Acked = "ACKED"
+
+// Configuration is the control plane's GET /v1/config.
+type Configuration struct {
+	// Error is why the last file was refused, empty if it was not.
+	Error string `json:"error"`
+	// Nodes are those that the Envoys' present configuration was made for.
+	Nodes []string `json:"nodes"`
+}
+
 // Status asks the supervisor what runs.
 func (c Client) Status(ctx context.Context) (*Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)

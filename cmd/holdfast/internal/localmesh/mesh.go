@@ -399,11 +399,10 @@ func (m *Mesh) waitAll(ctx context.Context, processes ...*supervise.Process) err
 	g, ctx := errgroup.WithContext(ctx)
 	for _, p := range processes {
 		g.Go(func() error {
-			start := time.Now()
 			if err := p.WaitReady(ctx); err != nil {
 				return err
 			}
-			m.progress("%s is ready (%.1fs)", p.Name(), time.Since(start).Seconds())
+			m.progress("%s is ready (%.1fs)", p.Name(), time.Since(p.Started()).Seconds())
 			return nil
 		})
 	}

@@ -2,10 +2,10 @@ package localmesh
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -152,13 +152,25 @@ func idle(ctx context.Context, adminSocket string) bool {
 	return true
 }
 
-// programmed asks the control plane whether every Envoy that stays has taken the topology without the node that leaves.
+// programmed asks the control plane whether it has seen that a node leaves, and every other Envoy has taken it.
 func (m *Mesh) programmed(ctx context.Context, leaving string) bool {
-	body, err := call(ctx, http.MethodGet, m.paths.AdminSocket(), "/v1/proxies")
-	if err != nil {
+	client := Client{Paths: m.paths}
+	var config Configuration
+	if err := client.Admin(ctx, http.MethodGet, "/v1/config", nil, &config); err != nil || slices.Contains(config.Nodes, leaving) {
 		return false
 	}
-	return !json.Valid(body) || leaving == ""
+	var list ProxyList
+	if err := client.Admin(ctx, http.MethodGet, "/v1/proxies", nil, &list); err != nil {
+		return false
+	}
+	for _, p := range list.Proxies {
+		for _, t := range p.Types {
+			if p.Connected && p.Name != leaving && t.State != Acked {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // withConfigError adds to an Envoy's failure why the control plane has nothing for it, where that is the reason.
@@ -166,14 +178,10 @@ func (m *Mesh) withConfigError(err error) error {
 	if err == nil {
 		return nil
 	}
-	body, cerr := call(context.Background(), http.MethodGet, m.paths.AdminSocket(), "/v1/config")
-	if cerr != nil {
-		return err
-	}
-	var config struct {
-		Error string `json:"error"`
-	}
-	if json.Unmarshal(body, &config) != nil || config.Error == "" {
+	ctx, cancel := context.WithTimeout(context.Background(), apiTimeout)
+	defer cancel()
+	var config Configuration
+	if cerr := (Client{Paths: m.paths}).Admin(ctx, http.MethodGet, "/v1/config", nil, &config); cerr != nil || config.Error == "" {
 		return err
 	}
 	return fmt.Errorf("the control plane refuses the configuration: %s\n(%w)", config.Error, err)

@@ -1,0 +1,386 @@
+package localmesh
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/holdfast-mesh/holdfast/controlplane/api/v1alpha1"
+	"github.com/holdfast-mesh/holdfast/internal/mesh"
+	"github.com/holdfast-mesh/holdfast/internal/supervise"
+)
+
+// The test binary plays every program that a mesh starts.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 {
+		switch role := os.Args[1]; role {
+		case "guard":
+			supervise.Guard(os.Stdin)
+			return
+		case "etcd", "controlplane", "store", "service", "-c":
+			play(role)
+			return
+		case "up":
+			playUp()
+			return
+		}
+	}
+	// Under the race detector a process sleeps a second before it ends.
+	os.Setenv("GORACE", "atexit_sleep_ms=0")
+	os.Exit(m.Run())
+}
+
+// play listens where the real program would, says so in the journal and waits for SIGTERM.
+func play(role string) {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	flags := map[string]string{}
+	for i := 2; i+1 < len(os.Args); i += 2 {
+		flags[os.Args[i]] = os.Args[i+1]
+	}
+	var name, socket, tcp string
+	switch run := flags["--run-dir"]; role {
+	case "etcd":
+		name, socket = role, flags["--http"]
+	case "controlplane":
+		name, socket = role, filepath.Join(run, "admin.sock")
+	case "store":
+		name, socket = flags["--node"]+"/store", filepath.Join(run, flags["--node"], "store-http.sock")
+	case "service":
+		name, tcp = os.Getenv("HOLDFAST_NODE")+"/service", net.JoinHostPort(os.Getenv("HOST"), os.Getenv("PORT"))
+	case "-c": // Envoy
+		dir := filepath.Dir(os.Args[2])
+		name, socket = filepath.Base(dir)+"/envoy", filepath.Join(dir, "envoy-admin.sock")
+		t, err := mesh.Read(filepath.Join(filepath.Dir(dir), "mesh.json"))
+		if err != nil {
+			panic(err)
+		}
+		tcp = t.Gateway.Address
+		for _, n := range t.Nodes {
+			if n.Name == filepath.Base(dir) {
+				tcp = n.Ingress
+			}
+		}
+	}
+	journal("start " + name)
+	for network, address := range map[string]string{"unix": socket, "tcp": tcp} {
+		if address == "" {
+			continue
+		}
+		if network == "unix" {
+			os.Remove(address)
+		}
+		l, err := net.Listen(network, address)
+		if err != nil {
+			panic(err)
+		}
+		go func() {
+			_ = http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if strings.HasPrefix(r.URL.Path, "/v1/") {
+					fmt.Fprint(w, `{}`)
+				}
+			}))
+		}()
+	}
+	<-ctx.Done()
+	journal("stop " + name)
+}
+
+func journal(line string) {
+	f, err := os.OpenFile(os.Getenv("JOURNAL"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		panic(err)
+	}
+	fmt.Fprintln(f, line)
+	f.Close()
+}
+
+// playUp starts a mesh, prints its status and waits to be killed.
+func playUp() {
+	m, err := New(testOptions(os.Getenv("DATA"), 1, atoi(os.Getenv("BASE"))))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	if err := m.Start(context.Background()); err != nil {
+		fmt.Println(err)
+		return
+	}
+	_ = json.NewEncoder(os.Stdout).Encode(m.Status())
+	select {}
+}
+
+func atoi(s string) (n int) { _, _ = fmt.Sscan(s, &n); return n }
+
+func testOptions(data string, nodes, base int) Options {
+	self, err := os.Executable()
+	if err != nil {
+		panic(err)
+	}
+	return Options{
+		File: filepath.Join(data, "holdfast.yaml"), Nodes: nodes, PortBase: base, DataDir: data,
+		Executable: self, Envoy: self, ModuleDir: data, Logger: slog.New(slog.DiscardHandler),
+		Config: &v1alpha1.Config{Mesh: &v1alpha1.LocalMesh{Spec: v1alpha1.MeshSpec{Workloads: []v1alpha1.Workload{
+			{Name: "service", Command: []string{self, "service"}, Scope: v1alpha1.ScopeNode},
+			{Name: "page", Command: []string{self, "service"}, Scope: v1alpha1.ScopeGateway},
+		}}}},
+	}
+}
+
+// testBase finds a port base whose first ports are free.
+func testBase(t *testing.T) int {
+	t.Helper()
+	for base := 23200; base < 23900; base += 10 {
+		free := true
+		for i := range 8 {
+			free = free && checkFree(address(base+i)) == nil
+		}
+		if free {
+			return base
+		}
+	}
+	t.Fatal("no free ports")
+	return 0
+}
+
+func startMesh(t *testing.T, nodes int) (*Mesh, func() []string) {
+	t.Helper()
+	data := t.TempDir()
+	path := filepath.Join(data, "journal")
+	t.Setenv("JOURNAL", path)
+	m, err := New(testOptions(data, nodes, testBase(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.Close)
+	if err := m.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return m, func() []string {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Split(strings.TrimSpace(string(text)), "\n")
+	}
+}
+
+// before checks that every line with one of the first suffixes stands before every line with one of the second.
+func before(t *testing.T, lines, first, second []string) {
+	t.Helper()
+	for _, a := range first {
+		for _, b := range second {
+			if i, j := slices.Index(lines, a), slices.Index(lines, b); i < 0 || j < 0 || i > j {
+				t.Errorf("want %q before %q in %q", a, b, lines)
+			}
+		}
+	}
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	if !until(t.Context(), 20*time.Second, func(context.Context) bool { return ok() }) {
+		t.Fatalf("after 20s: still not %s", what)
+	}
+}
+
+func TestStartAndStopOrder(t *testing.T) {
+	m, journal := startMesh(t, 2)
+	s := m.Status()
+	if !s.Ready || len(s.Nodes) != 2 || s.Nodes[1].Ingress != address(m.opts.PortBase+2) || s.Gateway.Address != address(m.opts.PortBase) {
+		t.Errorf("got %+v", s)
+	}
+	envoys := []string{"gateway/envoy", "node-1/envoy", "node-2/envoy"}
+	services := []string{"node-1/service", "node-2/service", "gateway/service"}
+	stores := []string{"node-1/store", "node-2/store"}
+	with := func(verb string, names ...string) (out []string) {
+		for _, n := range names {
+			out = append(out, verb+n)
+		}
+		return out
+	}
+	before(t, journal(), with("start ", "etcd"), with("start ", append(stores, "controlplane")...))
+	before(t, journal(), with("start ", append(stores, "controlplane")...), with("start ", envoys...))
+	m.Close()
+	before(t, journal(), with("stop ", envoys...), with("stop ", services...))
+	before(t, journal(), with("stop ", services...), with("stop ", stores...))
+	before(t, journal(), with("stop ", stores...), with("stop ", "controlplane"))
+	before(t, journal(), with("stop ", "controlplane"), with("stop ", "etcd"))
+	if _, err := os.Stat(m.paths.Run); !os.IsNotExist(err) {
+		t.Errorf("run folder is still there: %v", err)
+	}
+}
+
+func TestRestartsAKilledStore(t *testing.T) {
+	m, _ := startMesh(t, 1)
+	first := m.Status().Nodes[0].StorePID
+	if err := syscall.Kill(first, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "restarted", func() bool {
+		p := m.Status().Nodes[0].Processes["store"]
+		return p.State == "ready" && p.PID != first && p.Restarts > 0
+	})
+}
+
+func TestScale(t *testing.T) {
+	m, journal := startMesh(t, 1)
+	client := Client{Paths: m.paths}
+	if _, err := client.Scale(t.Context(), 3); err != nil {
+		t.Fatal(err)
+	}
+	topology := func() []string {
+		top, err := mesh.Read(m.paths.Topology())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, n := range top.Nodes {
+			names = append(names, n.Name+" "+n.Gossip)
+		}
+		return names
+	}
+	three := topology()
+	if len(three) != 3 {
+		t.Fatalf("got %q", three)
+	}
+	before(t, journal(), []string{"start node-3/store", "start node-3/service"}, []string{"start node-3/envoy"})
+	s, err := client.Scale(t.Context(), 1)
+	if err != nil || len(s.Nodes) != 1 || len(topology()) != 1 {
+		t.Fatalf("got %+v, %v, %q", s, err, topology())
+	}
+	before(t, journal(), []string{"stop node-2/envoy"}, []string{"stop node-2/service"})
+	before(t, journal(), []string{"stop node-2/service"}, []string{"stop node-2/store"})
+	if _, err := client.Scale(t.Context(), 3); err != nil {
+		t.Fatal(err)
+	}
+	if got := topology(); !slices.Equal(got, three) {
+		t.Errorf("after coming back: got %q, want the same addresses %q", got, three)
+	}
+	if _, err := client.Scale(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "between 1 and") {
+		t.Errorf("scale 0: got %v", err)
+	}
+}
+
+func TestPortTaken(t *testing.T) {
+	base := testBase(t)
+	l, err := net.Listen("tcp", address(base+1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, err = New(testOptions(t.TempDir(), 2, base))
+	want := fmt.Sprintf("port %d (node-1's ingress) is taken by pid %d (", base+1, os.Getpid())
+	if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "--port-base") {
+		t.Errorf("got %v, want %q and the remedy", err, want)
+	}
+}
+
+func TestDataDirectoryInUse(t *testing.T) {
+	m, _ := startMesh(t, 1)
+	_, err := New(testOptions(m.paths.Data, 1, m.opts.PortBase))
+	if want := fmt.Sprintf("is in use by holdfast with pid %d", os.Getpid()); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %q", err, want)
+	}
+	if s, err := (Client{Paths: m.paths}).Status(t.Context()); err != nil || !s.Ready {
+		t.Errorf("the first mesh was disturbed: %+v, %v", s, err)
+	}
+}
+
+func TestResetRemovesDataOnly(t *testing.T) {
+	data := t.TempDir()
+	for _, name := range []string{"etcd/member", "nodes/node-1/store", "mine"} {
+		if err := os.MkdirAll(filepath.Join(data, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o := testOptions(data, 1, testBase(t))
+	o.Reset = true
+	m, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Close()
+	for name, want := range map[string]bool{"etcd": false, "nodes": false, "mine": true} {
+		if _, err := os.Stat(filepath.Join(data, name)); (err == nil) != want {
+			t.Errorf("%s: there %v, want %v", name, err == nil, want)
+		}
+	}
+}
+
+func TestForeignRunFolderIsLeftAlone(t *testing.T) {
+	data := t.TempDir()
+	paths, err := Locate(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(paths.Run, []byte("not ours"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(paths.Run) })
+	if _, err := New(testOptions(data, 1, testBase(t))); err == nil || !strings.Contains(err.Error(), "is not this user's") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Stat(paths.Run); err != nil {
+		t.Errorf("it was removed: %v", err)
+	}
+}
+
+func TestNotRunning(t *testing.T) {
+	paths, err := Locate(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (Client{Paths: paths}).Status(t.Context()); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("got %v, want ErrNotRunning", err)
+	}
+}
+
+// A mesh whose supervisor is killed with SIGKILL leaves no process behind.
+func TestKilledUpLeavesNothing(t *testing.T) {
+	data := t.TempDir()
+	cmd := exec.Command(os.Args[0], "up")
+	cmd.Env = append(os.Environ(), "DATA="+data, fmt.Sprint("BASE=", testBase(t)), "JOURNAL="+filepath.Join(data, "journal"))
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadBytes('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s Status
+	if err := json.Unmarshal(line, &s); err != nil {
+		t.Fatalf("%v in %s", err, line)
+	}
+	t.Cleanup(func() { os.RemoveAll(s.RunDir) })
+	pids := []int{s.Etcd.PID, s.ControlPlane.PID, s.Gateway.EnvoyPID, s.Gateway.ServicePIDs["page"], s.Nodes[0].EnvoyPID, s.Nodes[0].StorePID, s.Nodes[0].ServicePIDs["service"]}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	for _, pid := range pids {
+		if pid == 0 {
+			t.Fatalf("not everything ran: %s", line)
+		}
+		eventually(t, "gone", func() bool {
+			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+			return err != nil || strings.Contains(string(stat), ") Z ")
+		})
+	}
+}
