@@ -169,8 +169,11 @@ func TestSaysWhyItCannotStart(t *testing.T) {
 			Command: []string{"sh", "-c", "echo boom >&2; exit 3"}, Ready: listening,
 			Explain: func(tail string) string { return "advice about " + tail },
 		}, []string{"exit status 3", "advice about boom", "The end of its log", "\n  boom"}},
-		{"never listens", Spec{Command: []string{"sleep", "300"}, Ready: listening, ReadyTimeout: 50 * time.Millisecond},
-			[]string{"not ready after 50ms: nothing listens at 127.0.0.1:1"}},
+		{
+			"never listens",
+			Spec{Command: []string{"sleep", "300"}, Ready: listening, ReadyTimeout: 50 * time.Millisecond},
+			[]string{"not ready after 50ms: nothing listens at 127.0.0.1:1"},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := newTestSupervisor(t)
