@@ -19,9 +19,14 @@ import (
 	"github.com/holdfast-mesh/holdfast/xds/ir"
 )
 
-// notOurs matches the headers of ours that a caller may not send: every holdfast-* but exactly holdfast-session and
-// holdfast-explain. RE2 has no negative lookahead, so the complement is written out.
-const notOurs = `holdfast-(?:(?:[^es].*)?|e(?:[^x].*)?|ex(?:[^p].*)?|exp(?:[^l].*)?|expl(?:[^a].*)?|expla(?:[^i].*)?|explai(?:[^n].*)?|explain.+|s(?:[^e].*)?|se(?:[^s].*)?|ses(?:[^s].*)?|sess(?:[^i].*)?|sessi(?:[^o].*)?|sessio(?:[^n].*)?|session.+)`
+// notOurs match the headers of ours that a caller may not send: every holdfast-* but exactly holdfast-session and
+// holdfast-explain. RE2 has no negative lookahead, so the complement is written out, in three: Envoy refuses a program as
+// large as the one for all would be.
+var notOurs = []string{
+	`holdfast-(?:[^es].*)?`,
+	`holdfast-(?:e(?:[^x].*)?|ex(?:[^p].*)?|exp(?:[^l].*)?|expl(?:[^a].*)?|expla(?:[^i].*)?|explai(?:[^n].*)?|explain.+)`,
+	`holdfast-(?:s(?:[^e].*)?|se(?:[^s].*)?|ses(?:[^s].*)?|sess(?:[^i].*)?|sessi(?:[^o].*)?|sessio(?:[^n].*)?|session.+)`,
+}
 
 func (r *Resources) addListener(l *ir.Listener) error {
 	filter, err := filterConfig(l)
@@ -92,11 +97,16 @@ func connectionManager(l *ir.Listener) (*hcmv3.HttpConnectionManager, error) {
 	}
 	m.UseRemoteAddress = wrapperspb.Bool(true)
 	m.HttpFilters = append([]*hcmv3.HttpFilter{discovered(transcoderName, transcoderType)}, m.HttpFilters...)
-	strip, err := pack(&earlyv3.HeaderMutation{Mutations: []*mutationv3.HeaderMutation{
-		removeOnMatch(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: notOurs}}}),
-		// Envoy obeys some of these from private addresses: x-envoy-retry-on could make it repeat a write.
+	// Envoy obeys some x-envoy-* headers from private addresses: x-envoy-retry-on could make it repeat a write.
+	mutations := []*mutationv3.HeaderMutation{
 		removeOnMatch(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "x-envoy-"}}),
-	}})
+	}
+	for _, regex := range notOurs {
+		mutations = append(mutations, removeOnMatch(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{
+			SafeRegex: &matcherv3.RegexMatcher{Regex: regex},
+		}}))
+	}
+	strip, err := pack(&earlyv3.HeaderMutation{Mutations: mutations})
 	if err != nil {
 		return nil, err
 	}
