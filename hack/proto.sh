@@ -11,3 +11,4 @@ gen() { # folder, files...
 gen proto $(find proto -name '*.proto' | sort)
 gen examples/demo/questions examples/demo/questions/qa/v1/questions.proto
 gen examples/demo/accounts examples/demo/accounts/bank/v1/accounts.proto
+gen bench bench/counters/v1/counters.proto
