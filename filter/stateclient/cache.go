@@ -155,6 +155,10 @@ func (c *cache) subscribed(m mark, st *storev1.State, err *Error) (do todo) {
 	if e.seq == m.seq {
 		c.install(e, st, n, &do)
 	}
+	if e.size <= c.maxBytes {
+		// Others make room for it: it is not idle yet, since an entry that nobody has read would be the first to go.
+		c.evict(&do)
+	}
 	c.rest(e)
 	c.evict(&do)
 	return do

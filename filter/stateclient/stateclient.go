@@ -191,13 +191,15 @@ func (c *Client) wait(ctx context.Context) (*session, error) {
 			return s, nil
 		}
 		c.mu.Lock()
-		came, lastErr := c.came, c.lastErr
+		came := c.came
 		c.mu.Unlock()
 		select {
 		case <-came:
 			// Up, or lost again already; came is another channel then.
 		case <-ctx.Done():
-			return nil, c.down(lastErr)
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			return nil, c.down(c.lastErr)
 		case <-c.ctx.Done():
 			return nil, notApplied(codeUnavailable, "client closed")
 		}
