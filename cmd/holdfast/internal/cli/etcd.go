@@ -27,7 +27,7 @@ func newEtcd() *cobra.Command {
 					return errors.New("etcd is starting")
 				}
 				return nil
-			}))
+			}), cfg.Logger)
 			if err != nil {
 				return err
 			}

@@ -1,13 +1,44 @@
 package cli
 
 import (
+	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
 
 	"github.com/spf13/cobra"
 )
+
+// keyView is the control plane's GET /v1/keys/{type}/{key}.
+type keyView struct {
+	Type        string          `json:"type"`
+	Key         string          `json:"key"`
+	Exists      bool            `json:"exists"`
+	Value       json.RawMessage `json:"value,omitempty"`
+	Version     string          `json:"version"`
+	Slot        int             `json:"slot"`
+	Consistency string          `json:"consistency"`
+	Owner       string          `json:"owner"`
+	Replicas    []string        `json:"replicas"`
+	Active      bool            `json:"active"`
+}
+
+func printKey(w io.Writer, k *keyView) error {
+	value, owner := "(does not exist)", "-"
+	if k.Exists {
+		value = string(k.Value)
+	}
+	if k.Owner != "" {
+		owner = k.Owner
+	}
+	return table(w, func(w io.Writer) {
+		fmt.Fprintf(w, "Type:\t%s\nKey:\t%s\nValue:\t%s\nVersion:\t%s\n", k.Type, k.Key, value, k.Version)
+		fmt.Fprintf(w, "Consistency:\t%s\nSlot:\t%d\nOwner:\t%s\nReplicas:\t%s\n", k.Consistency, k.Slot, owner, strings.Join(k.Replicas, ", "))
+		fmt.Fprintf(w, "In memory:\t%v\n", k.Active)
+	})
+}
 
 func newKey() *cobra.Command {
 	c := &cobra.Command{
@@ -37,12 +68,15 @@ func newKeyGet() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var k map[string]any
+			var k keyView
 			path := "/v1/keys/" + url.PathEscape(typ) + "/" + url.PathEscape(key)
 			if err := client.Admin(cmd.Context(), http.MethodGet, path, nil, &k); err != nil {
 				return err
 			}
-			return printJSON(cmd.OutOrStdout(), k)
+			if output == "json" {
+				return printJSON(cmd.OutOrStdout(), k)
+			}
+			return printKey(cmd.OutOrStdout(), &k)
 		},
 	}
 	dataDirFlag(c, &dataDir)

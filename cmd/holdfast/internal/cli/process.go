@@ -1,17 +1,16 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
-	"net"
+	"log/slog"
 	"net/http"
-	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/holdfast-mesh/holdfast/internal/peercred"
 )
 
 // headerTimeout bounds how long a scraper may take to send its request.
@@ -39,11 +38,11 @@ func readyMux(gatherer prometheus.Gatherer, ready func() error) http.Handler {
 }
 
 // serveUnix serves HTTP on a Unix socket that only this user can reach, until stop is called. Empty means nowhere.
-func serveUnix(socket string, h http.Handler) (stop func(), err error) {
+func serveUnix(socket string, h http.Handler, log *slog.Logger) (stop func(), err error) {
 	if socket == "" {
 		return func() {}, nil
 	}
-	l, err := listenUnix(socket)
+	l, err := peercred.Listen(socket, log)
 	if err != nil {
 		return nil, err
 	}
@@ -57,20 +56,4 @@ func serveUnix(socket string, h http.Handler) (stop func(), err error) {
 		_ = server.Close()
 		<-done
 	}, nil
-}
-
-// listenUnix listens on a Unix socket in place of one that an earlier process left.
-func listenUnix(socket string) (net.Listener, error) {
-	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("remove old socket: %w", err)
-	}
-	l, err := net.Listen("unix", socket)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(socket, 0o600); err != nil {
-		l.Close()
-		return nil, err
-	}
-	return l, nil
 }

@@ -34,21 +34,31 @@ func newProxyStatus() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var list localmesh.ProxyList
-			if err := client.Admin(cmd.Context(), http.MethodGet, "/v1/proxies", nil, &list); err != nil {
+			view := struct {
+				localmesh.ProxyList
+				Configuration localmesh.Configuration `json:"configuration"`
+			}{}
+			if err := client.Admin(cmd.Context(), http.MethodGet, "/v1/proxies", nil, &view.ProxyList); err != nil {
+				return err
+			}
+			if err := client.Admin(cmd.Context(), http.MethodGet, "/v1/config", nil, &view.Configuration); err != nil {
 				return err
 			}
 			if output == "json" {
-				return printJSON(cmd.OutOrStdout(), list)
+				return printJSON(cmd.OutOrStdout(), view)
 			}
-			return table(cmd.OutOrStdout(), func(w io.Writer) {
+			err = table(cmd.OutOrStdout(), func(w io.Writer) {
 				fmt.Fprintln(w, "PROXY\tCONNECTED\tTYPE\tVERSION\tSTATE\tREASON")
-				for _, p := range list.Proxies {
+				for _, p := range view.Proxies {
 					for _, t := range p.Types {
 						fmt.Fprintf(w, "%s\t%v\t%s\t%s\t%s\t%s\n", p.Name, p.Connected, t.Type, t.Version, t.State, t.Error)
 					}
 				}
 			})
+			if view.Configuration.Error != "" {
+				fmt.Fprintf(cmd.OutOrStdout(), "\nThe configuration file was refused, the last good one stays:\n%s\n", view.Configuration.Error)
+			}
+			return err
 		},
 	}
 	dataDirFlag(c, &dataDir)

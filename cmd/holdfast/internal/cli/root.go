@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -52,7 +53,8 @@ func Main(args []string, in io.Reader, out, errOut io.Writer) int {
 		return exitOK
 	case errors.Is(err, errSilent):
 		return exitFailed
-	case errors.As(err, &usage):
+	// Cobra has no type for this one.
+	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "required flag(s)"):
 		fmt.Fprintf(errOut, "holdfast: %v\nSee `%s --help`.\n", err, cmd.CommandPath())
 		return exitUsage
 	case errors.Is(err, localmesh.ErrNotRunning):
@@ -76,6 +78,7 @@ Envoy carries both; a state store beside it keeps them.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddGroup(

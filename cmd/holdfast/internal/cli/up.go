@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -15,6 +13,7 @@ import (
 
 	"github.com/holdfast-mesh/holdfast/cmd/holdfast/internal/localmesh"
 	"github.com/holdfast-mesh/holdfast/controlplane/api/v1alpha1"
+	"github.com/holdfast-mesh/holdfast/replication/gossip"
 )
 
 // The variables that say where Envoy and the module are.
@@ -87,7 +86,7 @@ func runUp(cmd *cobra.Command, f upFlags) error {
 	display := newDisplay(out, f.headless)
 	m, err := localmesh.New(localmesh.Options{
 		File: f.file, Config: config, Nodes: f.nodes, PortBase: f.portBase, DataDir: f.dataDir, Reset: f.reset,
-		Executable: self, Envoy: envoy, ModuleDir: moduleDir, Progress: display.line,
+		Executable: self, Envoy: envoy, ModuleDir: moduleDir, GossipKey: gossip.NewKeyFile(), Progress: display.line,
 		Logger: slog.New(display.handler()),
 	})
 	if err != nil {
@@ -159,12 +158,4 @@ func findModule(flag, self string) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("the filter module %s is not beside this binary: run `make build`, or name its folder with --module-dir or %s", moduleFile, moduleDirVar)
-}
-
-// contextOrNil hides the error of a context that ended as it should.
-func contextOrNil(ctx context.Context, err error) error {
-	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
-		return nil
-	}
-	return err
 }

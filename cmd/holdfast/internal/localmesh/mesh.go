@@ -2,7 +2,6 @@ package localmesh
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"os"
@@ -29,6 +28,8 @@ type Options struct {
 	Reset bool
 	// Executable is this binary, Envoy the proxy's, ModuleDir the folder of libholdfast.so.
 	Executable, Envoy, ModuleDir string
+	// GossipKey is the key file by which this mesh's stores know each other.
+	GossipKey []byte
 	// Progress, if not nil, is told what happens, one line at a time.
 	Progress func(line string)
 	Logger   *slog.Logger
@@ -126,9 +127,7 @@ func (m *Mesh) prepare() error {
 		return err
 	}
 	m.claimed = true
-	key := make([]byte, 32)
-	_, _ = rand.Read(key)
-	if err := os.WriteFile(m.paths.GossipKey(), key, 0o600); err != nil {
+	if err := os.WriteFile(m.paths.GossipKey(), m.opts.GossipKey, 0o600); err != nil {
 		return fmt.Errorf("gossip key: %w", err)
 	}
 	sup, err := supervise.New(m.opts.Logger, []string{m.opts.Executable, "guard"})
