@@ -77,7 +77,8 @@ func (s *Stream) ReplyHeaders(h Headers, end bool) Action {
 	if end {
 		return s.finish()
 	}
-	if s.commits() || s.method.out != 0 {
+	// A server stream that is only routed can't be held: it may never end.
+	if !s.method.watch && (s.commits() || s.method.out != 0) {
 		s.phase = phaseHold
 		if s.method.out != 0 {
 			h.Remove("content-length")
@@ -270,11 +271,13 @@ func (s *Stream) finish() Action {
 		return s.refuse(codeUnavailable, "the change can't be committed: the store is not there", outcomeNotApplied)
 	}
 	s.phase = phaseCommit
+	// From here on the turn is the commit's: nothing that happens to the caller may take it away.
+	s.spent, s.token = s.token, ""
 	timeout := s.left(CommitTimeout)
 	s.host.Commit(&storev1.Commit{
 		Entity:     &storev1.Entity{Type: s.method.typ.name, Key: s.key},
 		RequestId:  s.requestID,
-		Token:      s.token,
+		Token:      s.spent,
 		Operations: ops,
 		TimeoutMs:  uint32(min(timeout.Milliseconds()+1, 1<<31)),
 	}, timeout)
@@ -326,7 +329,7 @@ func (s *Stream) Committed(_ *storev1.Committed, err *StoreError) {
 	}
 	if err == nil {
 		s.host.Count(CountCommits)
-		s.phase, s.token, s.started = phaseReplied, "", true
+		s.phase, s.started = phaseReplied, true
 		s.host.ContinueReply()
 		return
 	}
@@ -336,8 +339,8 @@ func (s *Stream) Committed(_ *storev1.Committed, err *StoreError) {
 		return
 	}
 	s.host.Count(CountCommitsFailed)
-	// The store has dropped the token with its refusal or will with this: an abort of a spent token does nothing.
-	s.phase = phaseHold
+	// The store may have ended the turn with its refusal; giving back what is gone does nothing.
+	s.token = s.spent
 	outcome := outcomeNone
 	if err.Code == codeUnavailable || err.Code == codeAborted {
 		outcome = outcomeNotApplied

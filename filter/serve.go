@@ -187,7 +187,7 @@ func (s *Stream) withoutState(err *StoreError) Action {
 
 // release gives the entity's turn back where the request will not commit.
 func (s *Stream) release() {
-	if s.token != "" && s.phase != phaseCommit {
+	if s.token != "" {
 		s.host.Abort(s.method.typ.name, s.key, s.token)
 		s.token = ""
 	}
@@ -222,19 +222,16 @@ func (s *Stream) Closed() {
 		s.stopWatch()
 	}
 	s.release()
-	if s.phase != phaseCommit {
-		s.phase = phaseReplied
-	}
+	s.phase = phaseReplied
 }
 
 // refuse answers the caller with an error.
 func (s *Stream) refuse(code int32, message, outcome string) Action {
 	s.release()
-	committing := s.phase == phaseCommit
-	s.phase = phaseReplied
-	if !committing {
+	if s.phase != phaseCommit {
 		s.host.Count(CountRefused)
 	}
+	s.phase = phaseReplied
 	extra := make([][2]string, 0, 2)
 	// not-applied is for the edge in front of us; the caller reads it from the status.
 	if outcome != outcomeNone && (!s.cfg.edge || outcome != outcomeNotApplied) {

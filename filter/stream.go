@@ -57,7 +57,7 @@ type Stream struct {
 	started  bool // the reply's headers have left
 
 	deadline                         time.Time // zero: the caller set none
-	key, requestID, token            string
+	key, requestID, token, spent     string
 	idempotency, encoding, authority string
 	replyEncoding, stateOut          string
 	replyStatus                      int
@@ -141,6 +141,7 @@ func isGRPC(contentType string) bool {
 func (s *Stream) RequestHeaders(h Headers, end bool) Action {
 	var (
 		grpc    bool
+		odd     bool
 		svc     *service
 		timeout string
 		strip   names
@@ -150,8 +151,8 @@ func (s *Stream) RequestHeaders(h Headers, end bool) Action {
 		case ":path":
 			if s.method = s.cfg.methods[value]; s.method != nil {
 				svc = s.method.service
-			} else if at := strings.LastIndexByte(value, '/'); at > 0 {
-				svc = s.cfg.services[value[1:at]]
+			} else {
+				svc, odd = s.cfg.find(value)
 			}
 		case ":authority":
 			s.authority = strings.Clone(value)
@@ -185,11 +186,17 @@ func (s *Stream) RequestHeaders(h Headers, end bool) Action {
 		}
 	})
 	strip.remove(h)
+	observe := svc != nil && svc.mode == configv1.Mode_MODE_OBSERVE
+	if svc != nil && !observe && (odd || s.method != nil && !grpc) {
+		// A service that speaks other protocols on the same paths, or is lax about paths, would run the method without
+		// its state.
+		return s.refuse(codeUnimplemented, "this method is served as gRPC only, under its exact path", outcomeNone)
+	}
 	if !grpc || svc == nil {
 		s.method = nil
 		return Continue
 	}
-	if s.method == nil || svc.mode == configv1.Mode_MODE_OBSERVE && s.method.in == 0 {
+	if s.method == nil || observe && s.method.in == 0 && s.method.out == 0 {
 		if s.method != nil {
 			s.host.Count(CountRequests)
 			s.method = nil
@@ -213,14 +220,24 @@ func (s *Stream) RequestHeaders(h Headers, end bool) Action {
 		return s.refuse(codeInvalidArgument, "idempotency-key is longer than "+strconv.Itoa(MaxIdempotencyKey)+" bytes", outcomeNone)
 	}
 	if end {
-		if svc.mode == configv1.Mode_MODE_OBSERVE {
-			s.stayHere(svc)
-			return Continue
-		}
-		return s.refuse(codeInvalidArgument, "the request has no message", outcomeNone)
+		return s.malformed("the request has no message")
 	}
 	s.phase = phaseMessage
 	return Wait
+}
+
+// find is the service of a path that is none of the methods'. odd says that the path is not one that gRPC has.
+func (c *Config) find(path string) (svc *service, odd bool) {
+	name, method, ok := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	if !ok {
+		return nil, false
+	}
+	for _, b := range []byte(method) {
+		if b != '_' && (b < '0' || b > '9') && (b < 'A' || b > 'Z') && (b < 'a' || b > 'z') {
+			odd = true
+		}
+	}
+	return c.services[name], odd || path[0] != '/'
 }
 
 // stayHere keeps a request without a key on the node that it entered.

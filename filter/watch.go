@@ -291,7 +291,7 @@ func (s *Stream) CallReset(id uint64) {
 		return
 	}
 	s.watch.call = 0
-	s.endWatch(codeUnavailable, "the service broke off", outcomeNone)
+	s.endWatch(codeUnavailable, "the service broke off", outcomeNotApplied)
 }
 
 // Full and Drained say whether the caller takes what it is sent.
@@ -324,7 +324,12 @@ func (s *Stream) handlerFailed(code, message string) {
 		s.endWatch(codeUnavailable, "the service ended the watch with status "+strconv.Itoa(int(n))+": "+readable(message), outcomeNone)
 		return
 	}
-	s.endWatch(int32(n), readable(message), outcomeNone)
+	outcome := outcomeNone
+	if n == codeUnavailable {
+		// A watch changes nothing, so another node may always be asked.
+		outcome = outcomeNotApplied
+	}
+	s.endWatch(int32(n), readable(message), outcome)
 }
 
 // endWatch ends the caller's stream.
@@ -332,6 +337,11 @@ func (s *Stream) endWatch(code int32, message, outcome string) {
 	sent := s.watch.sent
 	s.stopWatch()
 	if !sent {
+		s.phase = phaseState
+		if outcome == outcomeNotApplied {
+			s.resume(s.withoutState(&StoreError{Code: code, Message: message}))
+			return
+		}
 		s.refuse(code, message, outcome)
 		return
 	}

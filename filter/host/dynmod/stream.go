@@ -234,11 +234,25 @@ func (s *stream) replace(buffered shared.BodyBuffer, b []byte) {
 }
 
 func (s *stream) SetHosts(hosts string) { s.h.SetMetadata(metadataNamespace, hostsKey, hosts) }
-func (s *stream) ContinueRequest()      { s.h.ContinueRequest() }
-func (s *stream) ContinueReply()        { s.h.ContinueResponse() }
+
+// What sends can end the stream within the call, so each looks whether it is there.
+
+func (s *stream) ContinueRequest() {
+	if !s.gone {
+		s.h.ContinueRequest()
+	}
+}
+
+func (s *stream) ContinueReply() {
+	if !s.gone {
+		s.h.ContinueResponse()
+	}
+}
 
 func (s *stream) LocalReply(r *filter.Reply) {
-	s.h.SendLocalResponse(uint32(r.Status), r.Headers, r.Body, r.Details)
+	if !s.gone {
+		s.h.SendLocalResponse(uint32(r.Status), r.Headers, r.Body, r.Details)
+	}
 }
 
 func (s *stream) Caller() string {
@@ -265,7 +279,10 @@ func (s *stream) ReplyDetails() string {
 }
 
 func (s *stream) SetDeadline(d time.Duration) {
-	s.timer = time.AfterFunc(d, func() { s.post(message{kind: mailDeadline}) })
+	s.timer = time.AfterFunc(d, func() {
+		defer func() { _ = recover() }()
+		s.post(message{kind: mailDeadline})
+	})
 }
 
 func (s *stream) Now() time.Time { return time.Now() }

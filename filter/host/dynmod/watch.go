@@ -23,14 +23,38 @@ func (s *stream) Unwatch() {
 
 func (s *stream) StartCall(cluster string, h [][2]string, b []byte) (uint64, bool) {
 	// No timeout: the watch's own deadline ends the call with the stream.
-	res, id := s.h.StartHttpStream(cluster, h, b, true, 0, calls{s})
-	return id, res == shared.HttpCalloutInitSuccess
+	res, id := s.h.StartHttpStream(cluster, h, nil, false, 0, calls{s})
+	if res != shared.HttpCalloutInitSuccess {
+		return 0, false
+	}
+	// A call that ends at once (a cluster without hosts) ends within StartHttpStream, before the SDK knows whom to tell.
+	// Then the stream is not there to take the body.
+	return id, s.h.SendHttpStreamData(id, b, true)
 }
 
-func (s *stream) ResetCall(id uint64)        { s.h.ResetHttpStream(id) }
-func (s *stream) SendHeaders(h [][2]string)  { s.h.SendResponseHeaders(h, false) }
-func (s *stream) SendData(b []byte)          { s.h.SendResponseData(b, false) }
-func (s *stream) SendTrailers(t [][2]string) { s.h.SendResponseTrailers(t) }
+func (s *stream) ResetCall(id uint64) {
+	if !s.gone {
+		s.h.ResetHttpStream(id)
+	}
+}
+
+func (s *stream) SendHeaders(h [][2]string) {
+	if !s.gone {
+		s.h.SendResponseHeaders(h, false)
+	}
+}
+
+func (s *stream) SendData(b []byte) {
+	if !s.gone {
+		s.h.SendResponseData(b, false)
+	}
+}
+
+func (s *stream) SendTrailers(t [][2]string) {
+	if !s.gone {
+		s.h.SendResponseTrailers(t)
+	}
+}
 
 // calls is Envoy's side of the handler calls.
 type calls struct{ s *stream }
