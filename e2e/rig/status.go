@@ -108,6 +108,11 @@ func (m *Mesh) WaitReady(ctx context.Context, nodes int) error {
 		}
 		return m.answer(addresses)
 	})
+	select {
+	case <-m.exited:
+		return fmt.Errorf("holdfast up has ended with %d", m.up.ProcessState.ExitCode())
+	default:
+	}
 	if err != nil {
 		return fmt.Errorf("mesh is not ready after %v: %w", readyWait, err)
 	}
