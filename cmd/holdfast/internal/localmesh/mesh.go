@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/holdfast-mesh/holdfast/cmd/holdfast/internal/probe"
 	"github.com/holdfast-mesh/holdfast/controlplane/api/v1alpha1"
 	"github.com/holdfast-mesh/holdfast/internal/mesh"
 	"github.com/holdfast-mesh/holdfast/internal/supervise"
@@ -267,6 +268,9 @@ func (m *Mesh) newNodeLocked(i int) (*node, error) {
 			return nil, err
 		}
 	}
+	if n.Services[probe.Workload], err = m.ports.free(); err != nil {
+		return nil, err
+	}
 	m.addresses[name] = &n.Node
 	return n, nil
 }
@@ -354,7 +358,7 @@ func (m *Mesh) startWorkloads(nodes []*node) ([]*supervise.Process, error) {
 
 // checkExternal warns of a service that should run already and does not.
 func (m *Mesh) checkExternal(w *v1alpha1.Workload) {
-	if err := listens(context.Background(), w.Address); err != nil {
+	if err := Listens(context.Background(), w.Address); err != nil {
 		m.progress("warning: workload %s: %v: start your service, calls to it fail until then", w.Name, err)
 	}
 }

@@ -53,16 +53,16 @@ func readyz(socket string) func(context.Context) error {
 	}
 }
 
-// envoyReady says nil once Envoy has had its first configuration.
-func envoyReady(ctx context.Context, adminSocket string) error {
+// EnvoyReady says nil once Envoy has had its first configuration.
+func EnvoyReady(ctx context.Context, adminSocket string) error {
 	if _, err := call(ctx, http.MethodGet, adminSocket, "/ready"); err != nil {
 		return fmt.Errorf("Envoy has no configuration yet: %w", err) //nolint:staticcheck // Envoy is a name.
 	}
 	return nil
 }
 
-// listens says nil when something accepts connections at address.
-func listens(ctx context.Context, address string) error {
+// Listens says nil when something accepts connections at address.
+func Listens(ctx context.Context, address string) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	c, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/holdfast-mesh/holdfast/cmd/holdfast/internal/probe"
 	"github.com/holdfast-mesh/holdfast/controlplane/api/v1alpha1"
 	"github.com/holdfast-mesh/holdfast/internal/mesh"
 	"github.com/holdfast-mesh/holdfast/internal/supervise"
@@ -51,7 +52,7 @@ func (m *Mesh) controlPlaneSpec() supervise.Spec {
 }
 
 func (m *Mesh) storeSpec(n *mesh.Node) supervise.Spec {
-	s := m.self(n.Name+"/store", "store", "--node", n.Name, "--data", m.paths.StoreData(n.Name), "--run-dir", m.paths.Run, "--gossip", n.Gossip)
+	s := m.self(n.Name+"/store", "store", "--node", n.Name, "--data", m.paths.StoreData(n.Name), "--run-dir", m.paths.Run, "--gossip", n.Gossip, "--probe", n.Services[probe.Workload])
 	s.Env = append(s.Env, storeMemory)
 	s.Ready = readyz(m.paths.StoreHTTPSocket(n.Name))
 	s.StopTimeout = storeStopTimeout
@@ -84,10 +85,10 @@ func (m *Mesh) envoySpec(process, node, adminSocket, address string) supervise.S
 			return os.WriteFile(file, config, 0o600)
 		},
 		Ready: func(ctx context.Context) error {
-			if err := envoyReady(ctx, adminSocket); err != nil {
+			if err := EnvoyReady(ctx, adminSocket); err != nil {
 				return err
 			}
-			return listens(ctx, address)
+			return Listens(ctx, address)
 		},
 		Explain: explainEnvoy,
 	}
@@ -109,7 +110,7 @@ func (m *Mesh) workloadSpec(w *v1alpha1.Workload, node, address string) supervis
 		Name: name, Command: command, Dir: m.dir, Env: env, Log: m.paths.Log(name),
 		ReadyTimeout: serviceTimeout, StopTimeout: stopTimeout,
 		Ready: func(ctx context.Context) error {
-			if err := listens(ctx, address); err != nil {
+			if err := Listens(ctx, address); err != nil {
 				return fmt.Errorf("%w (a workload must listen at $HOST:$PORT)", err)
 			}
 			return nil
