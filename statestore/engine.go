@@ -18,6 +18,7 @@ import (
 	storev1 "github.com/holdfast-mesh/holdfast/proto/holdfast/store/v1"
 	"github.com/holdfast-mesh/holdfast/statestore/crdt"
 	"github.com/holdfast-mesh/holdfast/statestore/refusal"
+	"github.com/holdfast-mesh/holdfast/statestore/strong"
 	"github.com/holdfast-mesh/holdfast/statestore/wal"
 )
 
@@ -63,6 +64,7 @@ type Engine struct {
 	versions uint64
 
 	counters    counters
+	strong      *strong.Commands
 	snapshotBad atomic.Pointer[error]
 	snapshots   sync.WaitGroup
 	snapshot    atomic.Bool
@@ -106,6 +108,7 @@ func Open(cfg Config) (*Engine, error) {
 		e.versions++
 		ent.show(e.replica, e.versions)
 	}
+	e.strong = newCommands(e)
 	e.Connect(Links{})
 	go e.commitLoop()
 	return e, nil
@@ -213,6 +216,7 @@ func (e *Engine) Close() error {
 	e.closed = true
 	close(e.queue)
 	e.queueMu.Unlock()
+	e.strong.Close()
 	<-e.done
 	e.snapshots.Wait()
 	return e.log.Close()
