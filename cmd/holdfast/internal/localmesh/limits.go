@@ -15,6 +15,9 @@ const (
 	readyTimeout = 60 * time.Second
 	// serviceTimeout bounds a user's service, which may compile or load a model first.
 	serviceTimeout = 60 * time.Second
+	// refusedTimeout is how long the control plane must go on refusing a configuration until starting is given up: a
+	// service that is slow to answer reflection is asked again meanwhile.
+	refusedTimeout = 5 * time.Second
 	// stopTimeout is between SIGTERM and SIGKILL. A store needs it for its last deltas, etcd for its log.
 	stopTimeout = 5 * time.Second
 	// storeStopTimeout is longer: a store that is killed before its last deltas left keeps them on disk only.

@@ -60,6 +60,7 @@ func play(role string) {
 		name, socket = role, filepath.Join(run, "admin.sock")
 	case "store":
 		name, socket = flags["--node"]+"/store", filepath.Join(run, flags["--node"], "store-http.sock")
+		_ = os.WriteFile(filepath.Join(run, flags["--node"], "store.sock"), nil, 0o600)
 	case "service":
 		name, tcp = os.Getenv("HOLDFAST_NODE")+"/service", net.JoinHostPort(os.Getenv("HOST"), os.Getenv("PORT"))
 	case "-c": // Envoy

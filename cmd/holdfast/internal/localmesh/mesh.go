@@ -7,11 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"time"
 
-	"golang.org/x/sync/errgroup"
-
-	"github.com/holdfast-mesh/holdfast/cmd/holdfast/internal/probe"
 	"github.com/holdfast-mesh/holdfast/controlplane/api/v1alpha1"
 	"github.com/holdfast-mesh/holdfast/internal/mesh"
 	"github.com/holdfast-mesh/holdfast/internal/supervise"
@@ -173,20 +169,22 @@ func (m *Mesh) Start(ctx context.Context) error {
 		return err
 	}
 
-	// 2. The control plane and the stores.
-	second := []*supervise.Process{}
+	// 2. The control plane and the stores, which it configures once it has the services' descriptors.
 	cp, err := m.run(controlPlaneName, m.controlPlaneSpec())
 	if err != nil {
 		return err
 	}
-	second = append(second, cp)
+	var stores []*supervise.Process
 	for _, n := range nodes {
 		if err := m.startStore(n); err != nil {
 			return err
 		}
-		second = append(second, n.store)
+		stores = append(stores, n.store)
 	}
-	if err := m.waitAll(ctx, append(second, services...)...); err != nil {
+	if err := m.waitAll(ctx, append(services, cp)...); err != nil {
+		return err
+	}
+	if err := m.waitConfigured(ctx, stores...); err != nil {
 		return err
 	}
 
@@ -202,108 +200,13 @@ func (m *Mesh) Start(ctx context.Context) error {
 		}
 		third = append(third, n.envoy)
 	}
-	if err := m.waitAll(ctx, third...); err != nil {
-		return m.withConfigError(err)
+	if err := m.waitConfigured(ctx, third...); err != nil {
+		return err
 	}
 	m.mu.Lock()
 	m.ready = true
 	m.mu.Unlock()
 	return nil
-}
-
-// layOut gives every process its address and fills the topology.
-func (m *Mesh) layOut() (etcdClient string, err error) {
-	etcdClient, err = m.ports.free()
-	if err != nil {
-		return "", err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.topology = mesh.Topology{
-		Gateway: mesh.Gateway{
-			Name: gatewayName, Address: m.ports.ingress(0), AdminSocket: filepath.Join(m.paths.Node(gatewayName), "envoy-admin.sock"),
-		},
-		Etcd: []string{etcdClient}, GatewayWorkloads: map[string]string{},
-	}
-	for _, w := range m.workloads(v1alpha1.ScopeGateway) {
-		if m.topology.GatewayWorkloads[w.Name], err = m.addressOf(w); err != nil {
-			return "", err
-		}
-	}
-	for i := 1; i <= m.opts.Nodes; i++ {
-		n, err := m.newNodeLocked(i)
-		if err != nil {
-			return "", err
-		}
-		m.nodes = append(m.nodes, n)
-	}
-	return etcdClient, nil
-}
-
-func nodeName(i int) string { return fmt.Sprintf("node-%d", i) }
-
-// newNodeLocked lays out node i and makes its run folder.
-// +checklocks:m.mu
-func (m *Mesh) newNodeLocked(i int) (*node, error) {
-	name := nodeName(i)
-	dir := m.paths.Node(name)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("run folder: %w", err)
-	}
-	if old := m.addresses[name]; old != nil {
-		return &node{Node: *old, services: map[string]*supervise.Process{}}, nil
-	}
-	gossip, err := m.ports.free()
-	if err != nil {
-		return nil, err
-	}
-	n := &node{services: map[string]*supervise.Process{}, Node: mesh.Node{
-		Name: name, Ingress: m.ports.ingress(i), Gossip: gossip,
-		StoreSocket: filepath.Join(dir, "store.sock"), PeerSocket: filepath.Join(dir, "peer.sock"),
-		ServeSocket: filepath.Join(dir, "serve.sock"), AdminSocket: filepath.Join(dir, "envoy-admin.sock"),
-		Services: map[string]string{},
-	}}
-	for _, w := range m.workloads(v1alpha1.ScopeNode) {
-		if n.Services[w.Name], err = m.addressOf(w); err != nil {
-			return nil, err
-		}
-	}
-	if n.Services[probe.Workload], err = m.ports.free(); err != nil {
-		return nil, err
-	}
-	m.addresses[name] = &n.Node
-	return n, nil
-}
-
-func (m *Mesh) workloads(scope string) []*v1alpha1.Workload {
-	var out []*v1alpha1.Workload
-	if m.opts.Config.Mesh == nil {
-		return nil
-	}
-	for i := range m.opts.Config.Mesh.Spec.Workloads {
-		if w := &m.opts.Config.Mesh.Spec.Workloads[i]; w.Scope == scope {
-			out = append(out, w)
-		}
-	}
-	return out
-}
-
-func (m *Mesh) addressOf(w *v1alpha1.Workload) (string, error) {
-	if w.Address != "" {
-		return w.Address, nil
-	}
-	return m.ports.free()
-}
-
-func (m *Mesh) writeTopology() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	t := m.topology
-	t.Nodes = nil
-	for _, n := range m.nodes {
-		t.Nodes = append(t.Nodes, n.Node)
-	}
-	return mesh.Write(m.paths.Topology(), &t)
 }
 
 // run starts a process that is there once.
@@ -395,21 +298,6 @@ func (m *Mesh) startEnvoy(n *node) error {
 	defer m.mu.Unlock()
 	n.envoy = p
 	return err
-}
-
-// waitAll waits for the processes' first readiness and says so for each; the first error ends it.
-func (m *Mesh) waitAll(ctx context.Context, processes ...*supervise.Process) error {
-	g, ctx := errgroup.WithContext(ctx)
-	for _, p := range processes {
-		g.Go(func() error {
-			if err := p.WaitReady(ctx); err != nil {
-				return err
-			}
-			m.progress("%s is ready (%.1fs)", p.Name(), time.Since(p.Started()).Seconds())
-			return nil
-		})
-	}
-	return g.Wait()
 }
 
 func (m *Mesh) progress(format string, args ...any) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,9 +40,8 @@ func (m *Mesh) Scale(ctx context.Context, n int) error {
 	return nil
 }
 
-// grow adds nodes have+1 to n: services and stores first, then the topology, then the Envoys, which get nothing from the
-// control plane before their node is in the topology. Until an Envoy listens, calls to it fail to connect and go to the
-// next node.
+// grow adds nodes have+1 to n: services and stores first, then the topology (by which the control plane learns of them and
+// configures the stores), then the Envoys. Until an Envoy listens, calls to it fail to connect and go to the next node.
 func (m *Mesh) grow(ctx context.Context, have, n int) (err error) {
 	var added []*node
 	defer func() {
@@ -56,7 +56,7 @@ func (m *Mesh) grow(ctx context.Context, have, n int) (err error) {
 			m.stopNode(a)
 		}
 	}()
-	var first []*supervise.Process
+	var first, second []*supervise.Process
 	for i := have + 1; i <= n; i++ {
 		if err := m.ports.checkIngress(i, nodeName(i)+"'s ingress"); err != nil {
 			return err
@@ -75,10 +75,15 @@ func (m *Mesh) grow(ctx context.Context, have, n int) (err error) {
 		if err := m.startStore(a); err != nil {
 			return err
 		}
-		first = append(append(first, services...), a.store)
+		first = append(first, services...)
+		second = append(second, a.store)
 	}
 	if err := m.waitAll(ctx, first...); err != nil {
 		return err
+	}
+	for _, a := range added {
+		// It listens before it is configured, and so before it is ready.
+		until(ctx, readyTimeout, func(context.Context) bool { _, err := os.Stat(a.StoreSocket); return err == nil })
 	}
 	m.mu.Lock()
 	m.nodes = append(m.nodes, added...)
@@ -86,14 +91,17 @@ func (m *Mesh) grow(ctx context.Context, have, n int) (err error) {
 	if err := m.writeTopology(); err != nil {
 		return err
 	}
-	var second []*supervise.Process
+	if err := m.waitConfigured(ctx, second...); err != nil {
+		return err
+	}
+	var third []*supervise.Process
 	for _, a := range added {
 		if err := m.startEnvoy(a); err != nil {
 			return err
 		}
-		second = append(second, a.envoy)
+		third = append(third, a.envoy)
 	}
-	return m.withConfigError(m.waitAll(ctx, second...))
+	return m.waitConfigured(ctx, third...)
 }
 
 // shrink removes the last nodes, one after the other, so that there is always one whose store can take what the others
@@ -171,18 +179,4 @@ func (m *Mesh) programmed(ctx context.Context, leaving string) bool {
 		}
 	}
 	return true
-}
-
-// withConfigError adds to an Envoy's failure why the control plane has nothing for it, where that is the reason.
-func (m *Mesh) withConfigError(err error) error {
-	if err == nil {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), apiTimeout)
-	defer cancel()
-	var config Configuration
-	if cerr := (Client{Paths: m.paths}).Admin(ctx, http.MethodGet, "/v1/config", nil, &config); cerr != nil || config.Error == "" {
-		return err
-	}
-	return fmt.Errorf("the control plane refuses the configuration: %s\n(%w)", config.Error, err)
 }
