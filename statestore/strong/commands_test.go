@@ -230,7 +230,8 @@ func TestTurns(t *testing.T) {
 		} else {
 			wantRefusal(t, "late commit", err, codes.Aborted, notApplied)
 		}
-		// Its deadline ends it.
+		// Its deadline ends it, before that of who waits.
+		time.Sleep(time.Second)
 		start := time.Now()
 		if _, err := a.begin(strong.NewCaller(), "k", "3"); err != nil {
 			t.Fatal(err)
