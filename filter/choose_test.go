@@ -1,0 +1,180 @@
+package filter_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/holdfast-mesh/holdfast/filter"
+	"github.com/holdfast-mesh/holdfast/internal/placement"
+	configv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/config/v1"
+	storev1 "github.com/holdfast-mesh/holdfast/proto/holdfast/store/v1"
+)
+
+// keyWith is a key whose slot lists base's members in this order.
+func keyWith(t *testing.T, order string) string {
+	t.Helper()
+	table, err := placement.New(base(true, false).Placement)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 1000 {
+		key := fmt.Sprint("k", i)
+		var got []string
+		for m := range table.Order(placement.Slot("T", key)) {
+			got = append(got, m.Name[1:])
+		}
+		if strings.Join(got, "") == order {
+			return key
+		}
+	}
+	t.Fatalf("no key with order %s", order)
+	return ""
+}
+
+func TestChoose(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		order    string
+		edit     func(*configv1.FilterConfig)
+		gateway  bool
+		down     bool
+		replicas uint32
+		want     string // the hosts, then what follows
+	}{
+		{name: "local", order: "321", want: "hosts l1,s3,s2 serves"},
+		{name: "local, store down", order: "321", down: true, want: "hosts s3,s2"},
+		{name: "local, no replica of the service", order: "321", edit: func(c *configv1.FilterConfig) { c.Services[0].LocalAddresses = nil }, want: "hosts s3,s2"},
+		{name: "local, at the gateway", order: "321", gateway: true, want: "hosts s1,s2,s3"},
+		{name: "two replicas, this is one", order: "312", replicas: 2, want: "hosts l1,s3 serves"},
+		{name: "two replicas, this is none", order: "321", replicas: 2, want: "hosts s3,s2"},
+		{name: "two replicas, at the gateway", order: "321", gateway: true, replicas: 2, want: "hosts s3,s2"},
+		{name: "sticky, first", order: "132", edit: sticky, want: "hosts l1,s3,s2 serves"},
+		{name: "sticky, second", order: "213", edit: sticky, want: "hosts s2,s1,s3"},
+		{name: "sticky, second, store down", order: "213", edit: sticky, down: true, want: "hosts s2,s3"},
+		{name: "sticky, first, store down", order: "132", edit: sticky, down: true, want: "hosts s3,s2"},
+		{name: "sticky, at the gateway", order: "213", edit: sticky, gateway: true, want: "hosts s2,s1,s3"},
+		{name: "strong, second", order: "213", edit: func(c *configv1.FilterConfig) { strong(c) }, want: "hosts s2,s1,s3"},
+		{name: "routed only, store down", order: "321", down: true, edit: func(c *configv1.FilterConfig) { mode(c, configv1.Mode_MODE_ROUTE) }, want: "hosts l1,s3,s2"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := base(true, !tt.gateway)
+			if tt.edit != nil {
+				tt.edit(p)
+			}
+			p.Types[0].Replicas = tt.replicas
+			h := start(t, p)
+			h.storeUp, h.cached = !tt.down, counter(1)
+			is(t, "action", h.open("/a.S/Write", frame(request(keyWith(t, tt.order)))), filter.Continue)
+			got := h.log[0]
+			if h.req.get("holdfast-state-bin") != "" {
+				got += " serves"
+			}
+			is(t, "choice", got, tt.want)
+		})
+	}
+}
+
+func sticky(c *configv1.FilterConfig) { c.Types[0].Affinity = configv1.Affinity_AFFINITY_OWNER }
+
+func TestWithoutState(t *testing.T) {
+	alone := func(c *configv1.FilterConfig) { c.Placement.Members = c.Placement.Members[:1] }
+	pass := func(c *configv1.FilterConfig) { c.Types[0].OnUnavailable = configv1.OnUnavailable_ON_UNAVAILABLE_PASS }
+
+	t.Run("the store refuses, others are there", func(t *testing.T) {
+		h := start(t, base(true, true))
+		h.open("/a.S/Write", frame(request(keyWith(t, "321"))))
+		h.log = nil
+		h.s.Got(nil, notApplied(14))
+		h.took("hosts s3,s2", "continue request")
+		is(t, "state", h.req.get("holdfast-state-bin"), "")
+		h.upstream = "s3"
+		h.rep = header{{":status", "200"}, {"content-type", "application/grpc"}, {"grpc-status", "14"}, {"holdfast-outcome", "not-applied"}}
+		is(t, "reply", h.s.ReplyHeaders(&h.rep, true), filter.Continue)
+		is(t, "ours", h.rep.ours(), "")
+	})
+	t.Run("behind an edge", func(t *testing.T) {
+		h := start(t, base(false, true))
+		h.storeUp = false
+		is(t, "action", h.open("/a.S/Write", frame(request("k"))), filter.Replied)
+		h.took("reply 503 grpc=14 holdfast-outcome=not-applied holdfast-served-by=n1 the store of this node is not there")
+	})
+	t.Run("alone", func(t *testing.T) {
+		p := base(true, true)
+		alone(p)
+		h := start(t, p)
+		h.storeUp = false
+		is(t, "action", h.open("/a.S/Write", frame(request("k"))), filter.Replied)
+		h.took("reply 503 grpc=14  the store of this node is not there, and no other node may serve this entity")
+	})
+	t.Run("alone, but it may pass", func(t *testing.T) {
+		p := base(true, true)
+		alone(p)
+		pass(p)
+		h := start(t, p)
+		h.storeUp = false
+		is(t, "action", h.open("/a.S/Write", frame(request("k"))), filter.Continue)
+		h.took("hosts l1")
+		is(t, "status", h.req.get("holdfast-state-status"), "absent")
+		is(t, "reply", h.answer(frame(nil), out(t, 1)), filter.Replied)
+		h.took("reply 503 grpc=14  the change can't be committed: the store is not there")
+	})
+	t.Run("other refusals are the caller's", func(t *testing.T) {
+		h := start(t, base(true, true))
+		h.open("/a.S/Write", frame(request("k")))
+		h.log = nil
+		h.s.Got(nil, &filter.StoreError{Code: 8, Message: "full", Outcome: storev1.Outcome_OUTCOME_NOT_APPLIED})
+		h.took("reply 429 grpc=8  full")
+	})
+}
+
+func TestNeverSent(t *testing.T) {
+	for details, want := range map[string]string{
+		"upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}": "not-applied",
+		"upstream_reset_before_response_started{connection_timeout}":                                                  "not-applied",
+		"upstream_reset_before_response_started{remote_refused_stream_reset}":                                         "not-applied",
+		"upstream_reset_before_response_started{remote_reset}":                                                        "",
+		"upstream_reset_before_response_started{connection_termination}":                                              "",
+		"no_healthy_upstream": "not-applied",
+		"via_upstream":        "",
+		"":                    "",
+	} {
+		h := start(t, strong(base(false, true)))
+		h.open("/a.S/Write", frame(request("k")))
+		h.s.Begun(&storev1.Begun{Token: "t"}, nil)
+		h.log, h.details = nil, details
+		h.rep = header{{":status", "200"}, {"content-type", "application/grpc"}, {"grpc-status", "14"}, {"holdfast-outcome", "not-applied"}}
+		is(t, "reply", h.s.ReplyHeaders(&h.rep, true), filter.Continue)
+		h.took("abort T/k t")
+		is(t, details, h.rep.get("holdfast-outcome"), want)
+	}
+}
+
+func TestExplain(t *testing.T) {
+	explain := [2]string{"holdfast-explain", "1"}
+	h := start(t, base(true, true))
+	h.cached = counter(1)
+	h.open("/a.S/Read", frame(request("k")), explain)
+	h.answer(frame(nil))
+	is(t, "here", h.rep.ours(), "holdfast-explain=node=n1")
+
+	h = start(t, base(true, false))
+	h.upstream = "s2"
+	h.open("/a.S/Read", frame(request("k")), explain)
+	h.rep = header{{":status", "200"}, {"content-type", "application/grpc"}, {"holdfast-served-by", "n2"}, {"holdfast-outcome", "unknown"}}
+	h.s.ReplyHeaders(&h.rep, false)
+	is(t, "there", h.rep.ours(), "holdfast-outcome=unknown holdfast-explain=node=n2")
+}
+
+func TestEnvoysOwnErrorAsJSON(t *testing.T) {
+	h := start(t, base(true, true))
+	h.cached = counter(1)
+	h.open("/a.S/Read", frame(request("k")), [2]string{"x-envoy-original-method", "GET"})
+	h.upstream = ""
+	h.rep = header{{":status", "503"}, {"content-type", "text/plain"}, {"content-length", "4"}}
+	is(t, "headers", h.s.ReplyHeaders(&h.rep, false), filter.Wait)
+	is(t, "body", h.s.ReplyBody(piece("gone"), true), filter.Continue)
+	is(t, "type", h.rep.get("content-type"), "application/json")
+	is(t, "length", h.rep.get("content-length"), "")
+	is(t, "body", string(h.repBody), `{"code":14,"message":"gone","details":[]}`)
+}
