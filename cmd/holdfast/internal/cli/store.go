@@ -46,7 +46,7 @@ types and placement come from the control plane.`,
 	fl.StringVar(&f.data, "data", "", "data directory (required)")
 	fl.StringVar(&f.runDir, "run-dir", "", "the mesh's run folder with mesh.json (required)")
 	fl.StringVar(&f.gossip, "gossip", "", "address for gossip, UDP and TCP (required)")
-	fl.StringVar(&f.probe, "probe", "", "address for the service that `holdfast check` calls")
+	fl.StringVar(&f.probe, "probe", "", "address for the service that holdfast check calls")
 	for _, name := range []string{"node", "data", "run-dir", "gossip"} {
 		_ = c.MarkFlagRequired(name)
 	}
