@@ -19,6 +19,12 @@ import (
 // sibling of the wrong wire type is in the way, for which the extractor may refuse the message.
 func (s schema) reference(in []byte) (key string, ambiguous bool, err error) {
 	m := dynamicpb.NewMessage(s.md)
+	defer func() {
+		// dynamicpb (1.36.12) panics on a map entry whose key comes twice, the second time with the wrong wire type.
+		if r := recover(); r != nil {
+			err = fmt.Errorf("protobuf panics: %v", r)
+		}
+	}()
 	if err := (proto.UnmarshalOptions{AllowPartial: true}).Unmarshal(in, m); err != nil {
 		return "", false, fmt.Errorf("protobuf refuses: %w", err)
 	}
@@ -106,10 +112,9 @@ func (s schema) check(t *testing.T, in []byte) {
 	}
 }
 
-// notUTF8 says that the extractor refused text that proto2 (and dynamicpb for editions) lets pass, also where it was
-// overwritten later.
+// notUTF8 says that the extractor refused text that proto2 lets pass, also where it was overwritten later.
 func (s schema) notUTF8(err error) bool {
-	return s.md.ParentFile().Syntax() != protoreflect.Proto3 && strings.Contains(err.Error(), "not UTF-8")
+	return s.md.ParentFile().Syntax() == protoreflect.Proto2 && strings.Contains(err.Error(), "not UTF-8")
 }
 
 // build makes a well-formed message of anything: random bytes are rarely one.

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/bufbuild/protocompile"
+	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	configv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/config/v1"
@@ -63,7 +64,12 @@ func compileSchemas(t testing.TB) []schema {
 		if err != nil {
 			t.Fatalf("%s: %v", s.name, err)
 		}
-		sc := schema{name: s.name, md: files[0].Messages().ByName("M")}
+		// As the control plane has them.
+		fd, err := protodesc.NewFile(protodesc.ToFileDescriptorProto(files[0]), nil)
+		if err != nil {
+			t.Fatalf("%s: %v", s.name, err)
+		}
+		sc := schema{name: s.name, md: fd.Messages().ByName("M")}
 		src := &configv1.KeySource{}
 		for _, p := range s.paths {
 			path, steps := fieldPath(sc.md, p)

@@ -66,6 +66,7 @@ type cache struct {
 	idle *list.List
 	// live counts the entries that are not leaving.
 	live    int
+	leaving int
 	bytes   int
 	watches int
 	dead    bool
@@ -267,9 +268,9 @@ func (c *cache) rest(e *entry) {
 	}
 }
 
-// evict brings the cache back into its bounds, as far as watches let it.
+// evict brings the cache back into its bounds, as far as watches and maxLeaving let it; each end of an eviction goes on.
 func (c *cache) evict(do *todo) {
-	for (c.live > c.maxEntries || c.bytes > c.maxBytes) && c.idle.Len() > 0 {
+	for (c.live > c.maxEntries || c.bytes > c.maxBytes) && c.idle.Len() > 0 && c.leaving < maxLeaving {
 		back := c.idle.Back()
 		e := back.Value.(*entry)
 		if e.used.Swap(false) {
@@ -280,27 +281,37 @@ func (c *cache) evict(do *todo) {
 		e.elem = nil
 		c.unset(e)
 		c.live--
+		c.leaving++
 		c.bytes -= e.size
 		e.phase = leaving
 		do.unsubscribe = append(do.unsubscribe, e)
 	}
 }
 
-// left is the answer to the Unsubscribe of an entry.
-func (c *cache) left(e *entry) (do todo) {
+// left is the end of an entry's Unsubscribe.
+func (c *cache) left(e *entry, err *Error) (do todo) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.dead {
 		return do
 	}
-	if len(e.watchers) == 0 {
+	c.leaving--
+	if err == nil && len(e.watchers) == 0 {
 		delete(c.entries, e.key)
+		c.evict(&do)
 		return do
 	}
-	e.phase = subscribing
 	c.live++
 	c.bytes += e.size
-	do.subscribe = e
+	if len(e.watchers) > 0 {
+		e.phase = subscribing
+		do.subscribe = e
+		return do
+	}
+	// Not sent, or refused by a store that has too much to do: it is subscribed still. What comes next evicts it; to try
+	// again at once would only add to the load.
+	e.phase = subscribed
+	e.elem = c.idle.PushBack(e)
 	return do
 }
 
@@ -322,6 +333,6 @@ func (c *cache) drop() (out []*watcher) {
 	}
 	c.entries = map[entityKey]*entry{}
 	c.idle.Init()
-	c.live, c.bytes = 0, 0
+	c.live, c.leaving, c.bytes = 0, 0, 0
 	return out
 }

@@ -2,6 +2,7 @@ package stateclient
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -156,6 +157,54 @@ func TestEvictionUnsubscribes(t *testing.T) {
 	}
 }
 
+// TestEvictionWaits: what can't be unsubscribed now stays, and goes when there is room for the call.
+func TestEvictionWaits(t *testing.T) {
+	s := newStore(t, nil)
+	c := dial(t, s, Options{CacheEntries: 1})
+	subscribe(t, s, c, "a", "1")
+	subscribe(t, s, c, "b", "1")
+	un := s.next()
+	key := un.GetUnsubscribe().GetEntity().GetKey()
+	un.fail(&storev1.Error{Code: 8, Message: "too much to do"})
+	conn := subscribe(t, s, c, "end", "0") // evicts again
+	seen := map[string]bool{}
+	for range 2 {
+		un = s.next()
+		seen[un.GetUnsubscribe().GetEntity().GetKey()] = true
+		un.ok()
+	}
+	if !seen[key] {
+		t.Errorf("%v unsubscribed, want %s among them", seen, key)
+	}
+	conn.push("end", "1")
+	eventually(t, "the books balance", func() bool {
+		ca := c.cur.Load().cache
+		ca.mu.Lock()
+		defer ca.mu.Unlock()
+		return ca.leaving == 0 && ca.live == 1
+	})
+
+	// Many at once go a few at a time.
+	ca := newCache(200, 1<<20, 10)
+	for i := range 200 {
+		m, _ := ca.reading(entityKey{"t", fmt.Sprint(i)})
+		ca.subscribed(m, stateOf(entity("t", fmt.Sprint(i)), "1"), nil)
+	}
+	ca.maxEntries = 10
+	m, _ := ca.reading(entityKey{"t", "new"})
+	going := ca.subscribed(m, stateOf(entity("t", "new"), "1"), nil).unsubscribe
+	if len(going) != maxLeaving {
+		t.Errorf("%d go at once, want %d", len(going), maxLeaving)
+	}
+	for len(going) > 0 {
+		going = append(going[1:], ca.left(going[0], nil).unsubscribe...)
+	}
+	if ca.live != 10 || ca.leaving != 0 {
+		t.Errorf("%d live, %d leaving; want 10 and 0", ca.live, ca.leaving)
+	}
+	ca.balance(t)
+}
+
 func TestCacheBytes(t *testing.T) {
 	s := newStore(t, nil)
 	c := dial(t, s, Options{CacheBytes: 10 * entryOverhead})
@@ -304,6 +353,15 @@ func TestWatchFails(t *testing.T) {
 		}
 	}
 	// The failed ones left nothing behind.
+	one := dial(t, s, Options{CacheEntries: 1})
+	first := watch(one, "a")
+	if got := watch(one, "b").next(t); !strings.Contains(got, "1 entities are watched") {
+		t.Errorf("a watch of a second entity where the cache holds one: %s", got)
+	}
+	s.next().state("1")
+	if got := first.next(t); got != "1" {
+		t.Errorf("the first got %s", got)
+	}
 	again := watch(c, "a")
 	r = s.next()
 	if !r.GetGet().GetSubscribe() {

@@ -3,19 +3,24 @@ package stateclient
 import "time"
 
 const (
-	// DefaultMaxPending bounds the calls under way. A store answers in well under a millisecond, so this many means
-	// that it has stopped answering.
-	DefaultMaxPending = 4096
+	// DefaultMaxPending bounds the calls under way, with room for the client's own ones (see session.start) below the 1,024
+	// that a store takes of one connection. A store answers in well under a millisecond, so this many means that it has
+	// stopped answering, or that many callers wait for the turn of a strong entity.
+	DefaultMaxPending = 768
 
 	// DefaultMaxQueuedBytes bounds what waits to be written: 16 of the largest frames.
 	DefaultMaxQueuedBytes = 64 << 20
 
-	// DefaultCacheEntries and DefaultCacheBytes bound the cache; each entry is a subscription at the store too.
-	DefaultCacheEntries = 65536
+	// DefaultCacheEntries and DefaultCacheBytes bound the cache. Each entry is a subscription, of which a store takes 16,384
+	// of one connection: twice this, because what is watched or being read comes on top.
+	DefaultCacheEntries = 8192
 	DefaultCacheBytes   = 64 << 20
 
-	// DefaultMaxWatches bounds the watches, each of which pins an entity's subscription.
-	DefaultMaxWatches = 16384
+	// DefaultMaxWatches bounds the watches, of any number of entities: each costs a few hundred bytes.
+	DefaultMaxWatches = 65536
+
+	// maxLeaving bounds the evictions under way, so that making room for one large state does not take all calls.
+	maxLeaving = 64
 
 	// entryOverhead is what an entry costs beside its state: map slot, list element, entity, version ring.
 	entryOverhead = 512

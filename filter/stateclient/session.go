@@ -19,7 +19,7 @@ type call struct {
 	req *storev1.Request
 	// timeout is how long done may wait; 0 is for ever.
 	timeout time.Duration
-	// internal calls are the client's own; they may exceed MaxPending, by as much again.
+	// internal calls are the client's own; they may exceed MaxPending by a quarter.
 	internal bool
 	// settle, if set, is told the store's answer, however late, or that the call was never sent; not the loss of the
 	// connection. It runs before done. late says that done has been told already.
@@ -89,7 +89,7 @@ func (s *session) start(k *call) *Error {
 	}
 	limit := s.c.opts.MaxPending
 	if k.internal {
-		limit *= 2
+		limit += limit/4 + 1
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -73,6 +73,9 @@ func (c *cache) watch(w *watcher) (do todo, m mark, refresh bool, err *Error) {
 		return do, m, false, notApplied(codeResourceExhausted, "%d watches, at most %d", c.watches, c.maxWatches)
 	}
 	e := c.entries[w.key]
+	if pinned := c.live - c.idle.Len(); pinned >= c.maxEntries && (e == nil || len(e.watchers) == 0) {
+		return do, m, false, notApplied(codeResourceExhausted, "%d entities are watched or being read, at most %d may", pinned, c.maxEntries)
+	}
 	if e == nil {
 		e = c.add(w.key)
 		do.subscribe = e
@@ -128,7 +131,7 @@ func (s *session) follow(do todo) {
 				Unsubscribe: &storev1.Unsubscribe{Entity: entity(e.key.typ, e.key.key)},
 			}},
 			timeout: watchTimeout, internal: true,
-			settle: func(*storev1.Response, *Error, bool) { s.follow(s.cache.left(e)) },
+			settle: func(_ *storev1.Response, err *Error, _ bool) { s.follow(s.cache.left(e, err)) },
 		})
 	}
 }
