@@ -39,7 +39,7 @@ e2e: build
 	@echo "==> end-to-end tests on real Envoys"
 	go test -count=1 -timeout 25m $(TESTFLAGS) ./e2e/...
 
-race: ## Every package's tests under -race, the e2e tests' own code too
+race: build ## Every package's tests under -race, anew, the e2e tests' own code too
 	go test -race -count=1 $(TESTFLAGS) ./...
 
 fuzz: ## Every fuzz target for FUZZTIME (default 10s)

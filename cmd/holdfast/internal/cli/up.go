@@ -127,7 +127,7 @@ func findEnvoy(flag, self string) (string, error) {
 		if named != "" {
 			path, err := exec.LookPath(named)
 			if err != nil {
-				return "", fmt.Errorf("Envoy %s can't be run: %w", named, err) //nolint:staticcheck // Envoy is a name.
+				return "", fmt.Errorf("can't run %s as Envoy: %w", named, err)
 			}
 			return filepath.Abs(path)
 		}

@@ -56,7 +56,7 @@ func readyz(socket string) func(context.Context) error {
 // EnvoyReady says nil once Envoy has had its first configuration.
 func EnvoyReady(ctx context.Context, adminSocket string) error {
 	if _, err := call(ctx, http.MethodGet, adminSocket, "/ready"); err != nil {
-		return fmt.Errorf("Envoy has no configuration yet: %w", err) //nolint:staticcheck // Envoy is a name.
+		return fmt.Errorf("no answer, or no configuration yet: %w", err)
 	}
 	return nil
 }
