@@ -1,0 +1,213 @@
+package grpcpeer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/holdfast-mesh/holdfast/internal/peercred"
+	"github.com/holdfast-mesh/holdfast/internal/sim"
+	replicationv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/replication/v1"
+	storev1 "github.com/holdfast-mesh/holdfast/proto/holdfast/store/v1"
+	"github.com/holdfast-mesh/holdfast/replication/gossip"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var quiet = slog.New(slog.DiscardHandler)
+
+// store is one node on real sockets.
+type store struct {
+	name   string
+	engine *sim.Counters
+	node   *gossip.Node
+	client *Client
+	server *Server
+	served chan error
+}
+
+func start(t *testing.T, dir, name string, replica uint64, join []string, engine *sim.Counters, call func(context.Context, *storev1.Request) *storev1.Response) *store {
+	t.Helper()
+	s := &store{name: name, engine: engine, served: make(chan error, 1)}
+	socket := filepath.Join(dir, name)
+	listener, err := peercred.Listen(socket, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.client = NewClient(ClientConfig{Resolve: func(node string) (string, bool) { return s.node.PeerAddress(node) }})
+	s.node, err = gossip.Start(gossip.Config{
+		Node: name, Replica: replica, Bind: "127.0.0.1:0", PeerAddress: "unix:" + socket, Join: join,
+		Keys: [][]byte{[]byte("0123456789abcdef")}, Engine: engine, Dialer: s.client, Logger: quiet,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.server = NewServer(ServerConfig{Accept: s.node.Accept, Call: call, Logger: quiet})
+	go func() { s.served <- s.server.Serve(listener) }()
+	return s
+}
+
+func (s *store) stop(t *testing.T) {
+	t.Helper()
+	_ = s.node.Close()
+	s.server.Stop()
+	s.client.Close()
+	if err := <-s.served; err != nil {
+		t.Errorf("%s: %v", s.name, err)
+	}
+}
+
+func eventually(t *testing.T, d time.Duration, what string, ok func() bool) time.Duration {
+	t.Helper()
+	start := time.Now()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(d); !ok(); {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("not within %s: %s", d, what)
+		}
+	}
+	return time.Since(start)
+}
+
+// runtimeDir is short: socket paths hold 108 bytes.
+func runtimeDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "hf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+func connected(s *store, others int) func() bool {
+	return func() bool {
+		n := 0
+		for _, p := range s.node.Peers() {
+			if p.Connected {
+				n++
+			}
+		}
+		return n == others
+	}
+}
+
+func TestThreeStoresOnSockets(t *testing.T) {
+	dir := runtimeDir(t)
+	var stores []*store
+	var join []string
+	for i := range 3 {
+		s := start(t, dir, fmt.Sprint("n", i), uint64(i+1), join, sim.NewCounters("t"), nil)
+		join = append(join, s.node.Address())
+		stores = append(stores, s)
+	}
+	defer func() {
+		for _, s := range stores {
+			s.stop(t)
+		}
+	}()
+	for _, s := range stores {
+		eventually(t, 10*time.Second, "connected", connected(s, 2))
+	}
+	all := func() bool {
+		return maps.Equal(stores[0].engine.Values(), stores[1].engine.Values()) && maps.Equal(stores[0].engine.Values(), stores[2].engine.Values())
+	}
+	var longest time.Duration
+	for i := range 50 {
+		s := stores[i%3]
+		s.node.Publish([]*replicationv1.Delta{s.engine.Add("t", "k", uint64(i%3+1), 1)})
+		longest = max(longest, eventually(t, 5*time.Second, "everywhere", all))
+	}
+	t.Logf("slowest of 50 deltas was everywhere after %s", longest)
+	// Restart under the same name, at another gossip port, with a new identity; meanwhile things happen.
+	stores[2].stop(t)
+	stores[0].node.Publish([]*replicationv1.Delta{stores[0].engine.Add("t", "other", 1, 5)})
+	stores[2] = start(t, dir, "n2", 99, join[:2], stores[2].engine, nil)
+	eventually(t, 10*time.Second, "equal after a restart", all)
+	for _, s := range stores {
+		eventually(t, 10*time.Second, "connected", connected(s, 2))
+	}
+}
+
+func TestCallIsForwarded(t *testing.T) {
+	dir := runtimeDir(t)
+	held, release := make(chan struct{}), make(chan struct{})
+	answer := func(ctx context.Context, req *storev1.Request) *storev1.Response {
+		if c := req.GetCommit(); c != nil {
+			close(held)
+			select {
+			case <-release: // Who forwarded it is gone by now.
+			case <-ctx.Done():
+			}
+			if ctx.Err() != nil {
+				t.Error("the commit was cancelled with its caller")
+			}
+		}
+		return &storev1.Response{Id: req.GetId(), Result: &storev1.Response_Done{Done: &storev1.Done{}}}
+	}
+	a := start(t, dir, "a", 1, nil, sim.NewCounters("t"), answer)
+	b := start(t, dir, "b", 2, []string{a.node.Address()}, sim.NewCounters("t"), answer)
+	defer b.stop(t)
+	eventually(t, 10*time.Second, "connected", connected(b, 1))
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	get := &storev1.Request{Id: 7, Call: &storev1.Request_Get{Get: &storev1.Get{}}}
+	commit := &storev1.Request{Id: 8, Call: &storev1.Request_Commit{Commit: &storev1.Commit{}}}
+	if resp, err := b.client.Call(ctx, "a", get); err != nil || resp.GetId() != 7 {
+		t.Fatalf("call: %v, %v", resp, err)
+	}
+	outcome := func(err error) storev1.Outcome {
+		var e *Error
+		if !errors.As(err, &e) {
+			t.Fatalf("%v is not an Error", err)
+		}
+		return e.Outcome()
+	}
+	if _, err := b.client.Call(ctx, "c", commit); outcome(err) != storev1.Outcome_OUTCOME_NOT_APPLIED {
+		t.Errorf("call of an unknown node: %v", err)
+	}
+	gone, leave := context.WithCancel(ctx)
+	go func() {
+		<-held
+		leave()
+	}()
+	if _, err := b.client.Call(gone, "a", commit); outcome(err) != storev1.Outcome_OUTCOME_UNKNOWN {
+		t.Errorf("commit whose caller went away: %v", err)
+	}
+	close(release)
+	// The socket is gone, but the membership does not know yet. Until the connection is seen closed nobody can tell.
+	a.server.Stop()
+	eventually(t, 5*time.Second, "a commit at a store that is gone is not applied", func() bool {
+		_, err := b.client.Call(ctx, "a", commit)
+		return outcome(err) == storev1.Outcome_OUTCOME_NOT_APPLIED
+	})
+	a.stop(t)
+}
+
+func TestPlainTCPIsRefused(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c := NewClient(ClientConfig{Resolve: func(string) (string, bool) { return l.Addr().String(), true }})
+	defer c.Close()
+	if _, err := c.Dial(context.Background(), l.Addr().String()); err == nil {
+		t.Error("dialed a TCP address without credentials")
+	}
+	if _, err := c.Call(context.Background(), "n", &storev1.Request{}); err == nil {
+		t.Error("called over TCP without credentials")
+	}
+}
