@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -209,17 +210,24 @@ func mode(c *configv1.FilterConfig, m configv1.Mode) *configv1.FilterConfig {
 	return c
 }
 
+// configs keeps parsed configurations: computing a placement is most of a short test's time.
+var configs sync.Map
+
 // start is a stream of the configuration, with its store up.
 func start(t *testing.T, p *configv1.FilterConfig) *host {
 	t.Helper()
-	raw, err := proto.Marshal(p)
+	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(p)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg, err := filter.ParseConfig(raw)
-	if err != nil {
-		t.Fatalf("ParseConfig: %v", err)
+	parsed, ok := configs.Load(string(raw))
+	if !ok {
+		if parsed, err = filter.ParseConfig(raw); err != nil {
+			t.Fatalf("ParseConfig: %v", err)
+		}
+		configs.Store(string(raw), parsed)
 	}
+	cfg := parsed.(*filter.Config)
 	h := &host{t: t, storeUp: true, now: time.Unix(1000, 0), counts: map[filter.Counter]int{}, upstream: "l1", details: "via_upstream"}
 	h.s = filter.NewStream(cfg, h)
 	return h

@@ -225,7 +225,7 @@ func rpcCode(status int) int32 {
 
 // ReplyTrailers ends the reply.
 func (s *Stream) ReplyTrailers(h Headers) Action {
-	if s.phase == phaseReplied || s.phase == phaseWatch {
+	if s.phase == phaseWatch {
 		return Continue
 	}
 	var (
