@@ -22,8 +22,20 @@ type registry struct {
 
 type store struct {
 	socket string
-	client *stateclient.Client
+	client client
 	users  int
+}
+
+// client is what of stateclient.Client is used here; its comments say what each promises.
+type client interface {
+	Up() bool
+	Cached(entityType, key string) (*storev1.State, bool)
+	Get(entityType, key string, subscribe bool, timeout time.Duration, done func(*storev1.State, error))
+	Begin(entityType, key, requestID string, timeout time.Duration, done func(*storev1.Begun, error))
+	Commit(req *storev1.Commit, timeout time.Duration, done func(*storev1.Committed, error))
+	Abort(entityType, key, token string)
+	Watch(entityType, key string, changed func(*storev1.State, error)) (cancel func())
+	Close()
 }
 
 // take returns the socket's client, for one more user.
