@@ -5,25 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"os"
 	"path/filepath"
-	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
 	"github.com/holdfast-mesh/holdfast/cmd/holdfast/internal/localmesh"
-	"github.com/holdfast-mesh/holdfast/cmd/holdfast/internal/probe"
-	"github.com/holdfast-mesh/holdfast/internal/etcd"
 	"github.com/holdfast-mesh/holdfast/internal/mesh"
-	"github.com/holdfast-mesh/holdfast/replication/strong"
 	"github.com/holdfast-mesh/holdfast/statestore"
 	"github.com/holdfast-mesh/holdfast/statestore/serve"
 )
-
-// handOverTimeout bounds what a store that ends takes to hand over what its peers lack. `up` waits longer before it kills.
-const handOverTimeout = 8 * time.Second
 
 type storeFlags struct{ node, data, runDir, gossip, probe string }
 
@@ -82,17 +72,27 @@ func runStore(ctx context.Context, f storeFlags, log *slog.Logger) (err error) {
 	}
 	ends = append(ends, closeStrong)
 
-	// 3. From here the engine calls others, and may be called.
-	engine.Connect(statestore.Links{Committer: committer})
+	// 3. The API exists before anybody is told of it; who calls meanwhile waits in the socket's queue.
 	server, err := serve.New(serve.Options{Engine: engine, Socket: filepath.Join(paths.Node(f.node), "store.sock"), Logger: log, Registerer: registry})
 	if err != nil {
 		return err
 	}
-	served := make(chan error, 1)
-	go func() { served <- server.Serve() }()
 	ends = append(ends, server.Close)
 
-	// 4. What looks at it from outside.
+	// 4. The other stores, and with them all that the engine calls.
+	links, closePeers, err := joinPeers(f, paths, topology, engine, server, registry, log)
+	if err != nil {
+		return err
+	}
+	links.Committer = committer
+	engine.Connect(links)
+	served := make(chan error, 1)
+	go func() { served <- server.Serve() }()
+	// The API ends first: what is handed over must be the last word.
+	ends[len(ends)-1] = closePeers
+	ends = append(ends, server.Close)
+
+	// 5. What looks at it from outside.
 	stop, err := serveUnix(paths.StoreHTTPSocket(f.node), serve.HTTP(engine, registry), log)
 	if err != nil {
 		return err
@@ -111,42 +111,4 @@ func runStore(ctx context.Context, f storeFlags, log *slog.Logger) (err error) {
 	case err := <-served:
 		return fmt.Errorf("store's API ended: %w", err)
 	}
-}
-
-func newCommitter(f storeFlags, t *mesh.Topology, registry prometheus.Registerer, log *slog.Logger) (*strong.Committer, func() error, error) {
-	client, err := etcd.Dial(t.Etcd)
-	if err != nil {
-		return nil, nil, err
-	}
-	hostname, err := os.Hostname()
-	if err != nil {
-		return nil, nil, err
-	}
-	data, err := filepath.Abs(f.data)
-	if err != nil {
-		return nil, nil, err
-	}
-	c, err := strong.New(strong.Config{Node: f.node, Home: hostname + ":" + data, Etcd: client, Logger: log, Metrics: registry})
-	if err != nil {
-		return nil, nil, errors.Join(err, client.Close())
-	}
-	return c, func() error { return errors.Join(c.Close(), client.Close()) }, nil
-}
-
-// startProbe serves the probe; no address means no probe.
-func startProbe(ctx context.Context, address string) (stop func() error, err error) {
-	if address == "" {
-		return func() error { return nil }, nil
-	}
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("probe: %w", err)
-	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = probe.Serve(ctx, l)
-	}()
-	return func() error { cancel(); <-done; return nil }, nil
 }
