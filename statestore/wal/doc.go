@@ -11,7 +11,7 @@
 //	<n>.snap         log snapshot: stands for all segments before n. Same form; its last frame is the end mark
 //	<n>.snap.tmp     a snapshot that was not finished; removed at open
 //
-// A header is 16 bytes: "hfwal", two zero bytes, version (1), 8 random bytes (salt). A frame is
+// A header is 20 bytes: "hfwal", two zero bytes, version (1), 8 random bytes (salt), crc32c of these. A frame is
 //
 //	4 bytes magic | 8 bytes sequence, from 1 | 4 bytes length | 4 bytes crc32c(salt, sequence, length, payload) | payload
 //

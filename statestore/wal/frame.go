@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	headerSize      = 16
+	headerSize      = 20
 	frameHeaderSize = 20
 	version         = 1
 )
@@ -27,7 +27,17 @@ var ErrDamaged = errors.New("log is damaged")
 var errSpoilt = errors.New("no whole frame")
 
 func header(salt uint64) []byte {
-	return binary.LittleEndian.AppendUint64(bytes.Clone(headerMagic), salt)
+	b := binary.LittleEndian.AppendUint64(bytes.Clone(headerMagic), salt)
+	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+}
+
+// saltOf reads a header.
+func saltOf(b []byte) (salt uint64, ok bool) {
+	if len(b) < headerSize || !bytes.Equal(b[:len(headerMagic)], headerMagic) {
+		return 0, false
+	}
+	salt = binary.LittleEndian.Uint64(b[len(headerMagic):])
+	return salt, bytes.Equal(b[:headerSize], header(salt))
 }
 
 func checksum(salt uint64, head, payload []byte) uint32 {
@@ -95,13 +105,13 @@ func scan(b []byte, yield func(record []byte) error) (good int64, seq uint64, to
 		// The header is synced before the first frame is written.
 		return 0, 0, true, nil
 	}
-	if !bytes.Equal(b[:len(headerMagic)], headerMagic) {
+	salt, ok := saltOf(b)
+	if !ok {
 		if len(b) == headerSize {
 			return 0, 0, true, nil
 		}
 		return 0, 0, false, fmt.Errorf("%w at offset 0: not a header of version %d", ErrDamaged, version)
 	}
-	salt := binary.LittleEndian.Uint64(b[len(headerMagic):])
 	rest := b[headerSize:]
 	for len(rest) > 0 {
 		offset := len(b) - len(rest)

@@ -98,6 +98,7 @@ func (l *Log) replaySnapshot(n uint64, replay func(record []byte) error) error {
 }
 
 func endsWithMark(b []byte, seq uint64) bool {
-	mark := appendFrame(nil, binary.LittleEndian.Uint64(b[len(headerMagic):]), seq, nil)
+	salt, _ := saltOf(b)
+	mark := appendFrame(nil, salt, seq, nil)
 	return len(b) >= headerSize+len(mark) && string(b[len(b)-len(mark):]) == string(mark)
 }

@@ -183,7 +183,7 @@ func (l *Log) replaySegment(n uint64, last bool, replay func(record []byte) erro
 		return err
 	}
 	l.file, l.number, l.seq, l.size = f, n, seq, good
-	l.salt = binary.LittleEndian.Uint64(b[len(headerMagic):])
+	l.salt, _ = saltOf(b)
 	if torn {
 		if err := f.Truncate(good); err != nil {
 			return err
