@@ -190,6 +190,7 @@ func (s *Stream) RequestHeaders(h Headers, end bool) Action {
 	if svc != nil && !observe && (odd || s.method != nil && !grpc) {
 		// A service that speaks other protocols on the same paths, or is lax about paths, would run the method without
 		// its state.
+		s.rest = s.rest || !grpc
 		return s.refuse(codeUnimplemented, "this method is served as gRPC only, under its exact path", outcomeNone)
 	}
 	if !grpc || svc == nil {

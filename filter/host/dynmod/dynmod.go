@@ -149,10 +149,7 @@ func trailersStatus(a filter.Action) shared.TrailersStatus {
 // OnRequestHeaders and the like are Envoy's calls.
 func (s *stream) OnRequestHeaders(m shared.HeaderMap, end bool) shared.HeadersStatus {
 	a := filter.Replied
-	s.guard("request headers", func() {
-		s.sched = s.h.GetScheduler()
-		a = s.machine.RequestHeaders(headers{m}, end)
-	})
+	s.guard("request headers", func() { a = s.machine.RequestHeaders(headers{m}, end) })
 	return headersStatus(a)
 }
 

@@ -85,6 +85,7 @@ func (s *stream) Cached(typ, key string) (*storev1.State, bool) {
 }
 
 func (s *stream) Get(typ, key string, subscribe bool, timeout time.Duration) {
+	s.expect()
 	s.asked = time.Now()
 	s.store.client.Get(typ, key, subscribe, timeout, func(st *storev1.State, err error) {
 		s.post(message{kind: mailGot, got: st, err: storeError(err)})
@@ -92,6 +93,7 @@ func (s *stream) Get(typ, key string, subscribe bool, timeout time.Duration) {
 }
 
 func (s *stream) Begin(typ, key, requestID string, timeout time.Duration) {
+	s.expect()
 	s.asked = time.Now()
 	s.store.client.Begin(typ, key, requestID, timeout, func(b *storev1.Begun, err error) {
 		s.post(message{kind: mailBegun, begun: b, err: storeError(err), typ: typ, key: key})
@@ -99,6 +101,7 @@ func (s *stream) Begin(typ, key, requestID string, timeout time.Duration) {
 }
 
 func (s *stream) Commit(req *storev1.Commit, timeout time.Duration) {
+	s.expect()
 	s.asked = time.Now()
 	s.store.client.Commit(req, timeout, func(c *storev1.Committed, err error) {
 		s.post(message{kind: mailCommitted, committed: c, err: storeError(err)})

@@ -97,6 +97,14 @@ func (s *stream) post(m message) {
 	runtime.KeepAlive(s.sched)
 }
 
+// expect readies the stream for messages. It is called on the stream's thread, inside a callback, before anything that
+// will post; a request that is answered from the cache needs no scheduler, which costs an object on either side.
+func (s *stream) expect() {
+	if s.sched == nil {
+		s.sched = s.h.GetScheduler()
+	}
+}
+
 // deliver runs on the stream's thread. Envoy runs it only while the stream lives.
 func (s *stream) deliver() {
 	for !s.gone {
@@ -279,6 +287,7 @@ func (s *stream) ReplyDetails() string {
 }
 
 func (s *stream) SetDeadline(d time.Duration) {
+	s.expect()
 	s.timer = time.AfterFunc(d, func() {
 		defer func() { _ = recover() }()
 		s.post(message{kind: mailDeadline})

@@ -7,6 +7,7 @@ import (
 )
 
 func (s *stream) Watch(typ, key string) {
+	s.expect()
 	s.h.SetDownstreamWatermarkCallbacks(watermarks{s})
 	s.unwatch = s.store.client.Watch(typ, key, func(st *storev1.State, err error) {
 		s.post(message{kind: mailChanged, changed: st, err: storeError(err)})
