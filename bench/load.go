@@ -38,6 +38,7 @@ func load(ctx context.Context, args []string) error {
 	keys := flags.Int("keys", 1000, "keys")
 	warm := flags.Duration("warm", warmUp, "calls before the measurement")
 	lasting := flags.Duration("d", time.Second, "how long to measure")
+	deadline := flags.Duration("deadline", callDeadline, "the callers' deadline, sent as grpc-timeout; 0 for none")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -50,7 +51,7 @@ func load(ctx context.Context, args []string) error {
 			c.Close()
 		}
 	}()
-	g := &generator{method: *method, keys: make([]*countersv1.Request, *keys)}
+	g := &generator{method: *method, deadline: *deadline, keys: make([]*countersv1.Request, *keys)}
 	for i := range g.keys {
 		g.keys[i] = &countersv1.Request{Counter: fmt.Sprintf("counter-%04d", i)}
 	}
@@ -76,7 +77,9 @@ func connect(address string, n int) ([]*grpc.ClientConn, error) {
 
 type generator struct {
 	method string
-	keys   []*countersv1.Request
+	// deadline of each call; 0 for none.
+	deadline time.Duration
+	keys     []*countersv1.Request
 }
 
 func (g *generator) run(ctx context.Context, conns []*grpc.ClientConn, callers int, lasting time.Duration) *measured {
@@ -96,7 +99,10 @@ func (g *generator) run(ctx context.Context, conns []*grpc.ClientConn, callers i
 				if began.After(end) || ctx.Err() != nil {
 					break
 				}
-				call, cancel := context.WithTimeout(ctx, callDeadline)
+				call, cancel := ctx, context.CancelFunc(func() {})
+				if g.deadline > 0 {
+					call, cancel = context.WithTimeout(ctx, g.deadline)
+				}
 				err := conns[w%len(conns)].Invoke(call, g.method, g.keys[i%len(g.keys)], reply)
 				cancel()
 				mine = append(mine, time.Since(began))
