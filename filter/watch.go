@@ -59,7 +59,12 @@ func (s *Stream) Changed(st *storev1.State, err *StoreError) {
 		return
 	}
 	if err != nil {
-		s.endWatch(codeUnavailable, "the watch is over: "+err.Message, outcomeNotApplied)
+		code := int32(codeUnavailable)
+		if !s.watch.sent {
+			// Before the first message it is a refusal like any other.
+			code = err.Code
+		}
+		s.endWatch(code, "the watch is over: "+err.Message, outcomeNotApplied)
 		return
 	}
 	s.watch.next = st

@@ -96,6 +96,9 @@ func TestWatchEnds(t *testing.T) {
 		{"store lost before anything was sent", false, func(h *host) { h.s.Changed(nil, lost) }, []string{
 			"unwatch", "reset call 1", "reply 503 grpc=14 holdfast-outcome=not-applied holdfast-served-by=n1 the watch is over: lost",
 		}},
+		{"store refuses", true, func(h *host) { h.s.Changed(nil, &filter.StoreError{Code: 12, Message: "strong"}) }, []string{
+			"unwatch", "reset call 1", "reply 501 grpc=12  the watch is over: strong",
+		}},
 		{"handler refuses at once", false, func(h *host) {
 			h.s.CallHeaders(1, &header{{":status", "200"}, {"content-type", "application/grpc"}, {"grpc-status", "7"}, {"grpc-message", "not%20you"}}, true)
 		}, []string{"unwatch", "reset call 1", "reply 403 grpc=7 holdfast-served-by=n1 not you"}},
