@@ -29,6 +29,8 @@ type Service struct {
 	// REST says that at least one method has a google.api.http binding.
 	REST        bool
 	Descriptors *Descriptors
+	// Digest pins the descriptors.
+	Digest string
 }
 
 // compiler compiles one service. Its first error stops it.
@@ -55,6 +57,7 @@ func Compile(s *v1alpha1.StatefulService, d *Descriptors) (*Service, error) {
 			Carriage:   carriage(&s.Spec.Entity.Carriage),
 		},
 		Descriptors: d,
+		Digest:      d.Digest(),
 	}}
 	for i := range sd.Methods().Len() {
 		if err := c.method(sd.Methods().Get(i)); err != nil {

@@ -3,11 +3,12 @@ package serve
 import (
 	"cmp"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+
+	"github.com/holdfast-mesh/holdfast/xds/translate"
 )
 
 // State says what an Envoy answered to the resources of one type.
@@ -38,13 +39,14 @@ type ProxyStatus struct {
 
 // TypeStatus is what is known of the resources of one type at one Envoy.
 type TypeStatus struct {
+	// Type is LDS, RDS, CDS, EDS or ECDS.
 	Type string `json:"type"`
 	// Version that it should have.
 	Version string    `json:"version"`
 	State   State     `json:"state"`
 	At      time.Time `json:"at"`
 	// Reason of a refusal, in Envoy's words.
-	Reason string `json:"reason,omitempty"`
+	Reason string `json:"error,omitempty"`
 	// LastGood is the version that it took last: the one that it works with.
 	LastGood string `json:"lastGood,omitempty"`
 }
@@ -101,10 +103,27 @@ func (p *proxy) typ(url string) *typeState {
 	t := p.types[url]
 	if t == nil {
 		t = &typeState{}
-		t.Type, t.State = url[strings.LastIndexByte(url, '.')+1:], Pending
+		t.Type, t.State = shortName(url), Pending
 		p.types[url] = t
 	}
 	return t
+}
+
+// shortName is what people call a type.
+func shortName(url string) string {
+	switch url {
+	case translate.TypeListener:
+		return "LDS"
+	case translate.TypeRoute:
+		return "RDS"
+	case translate.TypeCluster:
+		return "CDS"
+	case translate.TypeEndpoint:
+		return "EDS"
+	case translate.TypeExtension:
+		return "ECDS"
+	}
+	return url
 }
 
 // +checklocks:l.mu

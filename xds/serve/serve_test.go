@@ -145,9 +145,9 @@ func TestAckAndNack(t *testing.T) {
 	if len(first.Resources) != 1 || first.Resources[0].Name != "holdfast/edge" {
 		t.Fatalf("got %v", first)
 	}
-	until(t, s, "pending", func(p ProxyStatus) bool { return typ(p, "TypedExtensionConfig").State == Pending })
+	until(t, s, "pending", func(p ProxyStatus) bool { return typ(p, "ECDS").State == Pending })
 	e.answer(first, "")
-	good := typ(until(t, s, "acked", func(p ProxyStatus) bool { return typ(p, "TypedExtensionConfig").State == Acked }), "TypedExtensionConfig")
+	good := typ(until(t, s, "acked", func(p ProxyStatus) bool { return typ(p, "ECDS").State == Acked }), "ECDS")
 	if good.LastGood != good.Version || good.Version == "" {
 		t.Errorf("got %+v", good)
 	}
@@ -156,7 +156,7 @@ func TestAckAndNack(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.answer(e.recv(), "Failed to initialize dynamic module")
-	bad := typ(until(t, s, "nacked", func(p ProxyStatus) bool { return typ(p, "TypedExtensionConfig").State == Nacked }), "TypedExtensionConfig")
+	bad := typ(until(t, s, "nacked", func(p ProxyStatus) bool { return typ(p, "ECDS").State == Nacked }), "ECDS")
 	if bad.Reason != "Failed to initialize dynamic module" || bad.LastGood != good.Version || bad.Version == good.Version {
 		t.Errorf("got %+v", bad)
 	}
@@ -179,7 +179,7 @@ func TestAckAndNack(t *testing.T) {
 	back := e.recv()
 	e.answer(back, "")
 	until(t, s, "acked again", func(p ProxyStatus) bool {
-		c := typ(p, "TypedExtensionConfig")
+		c := typ(p, "ECDS")
 		return c.State == Acked && c.Version == good.Version && c.Reason == ""
 	})
 	if acks, nacks := s.Answers(); acks != 3 || nacks != 1 {
@@ -197,7 +197,7 @@ func TestComesBack(t *testing.T) {
 	r := e.recv()
 	version := r.Resources[0].Version
 	e.answer(r, "")
-	until(t, s, "acked", func(p ProxyStatus) bool { return typ(p, "RouteConfiguration").State == Acked })
+	until(t, s, "acked", func(p ProxyStatus) bool { return typ(p, "RDS").State == Acked })
 	e.hangUp()
 	until(t, s, "gone", func(p ProxyStatus) bool { return !p.Connected })
 
@@ -211,7 +211,7 @@ func TestComesBack(t *testing.T) {
 		TypeUrl: translate.TypeRoute, ResourceNamesSubscribe: []string{"edge"},
 		InitialResourceVersions: map[string]string{"edge": version},
 	})
-	until(t, s2, "acked by what it has", func(p ProxyStatus) bool { return p.Connected && typ(p, "RouteConfiguration").State == Acked })
+	until(t, s2, "acked by what it has", func(p ProxyStatus) bool { return p.Connected && typ(p, "RDS").State == Acked })
 }
 
 func TestWaitsForResources(t *testing.T) {

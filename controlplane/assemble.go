@@ -1,0 +1,227 @@
+package controlplane
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/holdfast-mesh/holdfast/controlplane/api/v1alpha1"
+	"github.com/holdfast-mesh/holdfast/controlplane/resolve"
+	"github.com/holdfast-mesh/holdfast/internal/mesh"
+	configv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/config/v1"
+	storev1 "github.com/holdfast-mesh/holdfast/proto/holdfast/store/v1"
+	"github.com/holdfast-mesh/holdfast/xds/ir"
+	"github.com/holdfast-mesh/holdfast/xds/translate"
+)
+
+// member is a service that takes part, with the workload that implements it.
+type member struct {
+	// name of the StatefulService.
+	name     string
+	workload string
+	service  *resolve.Service
+}
+
+// input is all that the Envoys' and the stores' configuration depends on.
+type input struct {
+	topology  *mesh.Topology
+	placement *configv1.Placement
+	workloads []v1alpha1.Workload
+	members   []member
+}
+
+// output is that configuration.
+type output struct {
+	proxies   []*translate.Resources
+	configure *storev1.Configure
+	// nodes that it was made for.
+	nodes []string
+	// restErrors tell which gRPC services have no REST, and why.
+	restErrors map[string]error
+	// filters are the filters' configurations, for the check by the filter's own parser.
+	filters [][]byte
+}
+
+// assemble makes the output of an input. It is pure.
+func assemble(in input) (*output, error) {
+	placed := map[string]bool{}
+	for _, m := range in.placement.GetMembers() {
+		placed[m.GetName()] = true
+	}
+	out := &output{configure: &storev1.Configure{Types: entityTypes(in.members), Placement: in.placement}}
+	services := make([]*resolve.Service, 0, len(in.members))
+	for _, m := range in.members {
+		services = append(services, m.service)
+	}
+	merged := resolve.Merge(services)
+	out.restErrors = merged.Left
+	transcoder := ir.Transcoder{Descriptors: merged.Set, Services: merged.Services}
+
+	var proxies []*ir.Proxy
+	if g := in.topology.Gateway; g.Address != "" {
+		proxies = append(proxies, gateway(in, out.configure, transcoder))
+	}
+	for i := range in.topology.Nodes {
+		// A node that the placement doesn't list yet is given nothing: its filter could not tell what it keeps.
+		if n := &in.topology.Nodes[i]; placed[n.Name] {
+			proxies = append(proxies, node(in, n, out.configure, transcoder))
+			out.nodes = append(out.nodes, n.Name)
+		}
+	}
+	for _, p := range proxies {
+		r, err := translate.Proxy(p)
+		if err != nil {
+			return nil, err
+		}
+		out.proxies = append(out.proxies, r)
+		for _, l := range p.Listeners {
+			raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(l.Filter)
+			if err != nil {
+				return nil, fmt.Errorf("encode filter configuration: %w", err)
+			}
+			out.filters = append(out.filters, raw)
+		}
+	}
+	return out, nil
+}
+
+// entityTypes are the types of all members, each once. Members of one type have the same contract.
+func entityTypes(members []member) []*configv1.EntityType {
+	byName := map[string]*configv1.EntityType{}
+	for _, m := range members {
+		byName[m.service.Type.GetType()] = m.service.Type
+	}
+	var out []*configv1.EntityType
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		out = append(out, byName[name])
+	}
+	return out
+}
+
+func filterConfig(in input, types []*configv1.EntityType, n *mesh.Node) *configv1.FilterConfig {
+	c := &configv1.FilterConfig{Types: types, Placement: in.placement}
+	for _, m := range in.members {
+		s := proto.CloneOf(m.service.Config)
+		if n != nil {
+			s.LocalCluster = ir.LocalCluster(s.GetName())
+			s.LocalAddresses = localAddresses(n, m)
+		}
+		c.Services = append(c.Services, s)
+	}
+	return c
+}
+
+func localAddresses(n *mesh.Node, m member) []string {
+	if a := n.Services[m.workload]; a != "" {
+		return []string{a}
+	}
+	return nil
+}
+
+func services(in input, n *mesh.Node) []ir.Service {
+	var serve []string
+	for _, p := range in.placement.GetMembers() {
+		serve = append(serve, p.GetServeAddress())
+	}
+	out := make([]ir.Service, 0, len(in.members))
+	for _, m := range in.members {
+		s := ir.Service{
+			Name:      m.service.Config.GetName(),
+			Serve:     serve,
+			Streaming: m.service.Streaming,
+			Beside:    m.service.Beside(ir.ReflectionV1, ir.ReflectionV1Alpha, ir.Health),
+		}
+		if n != nil {
+			s.Local = localAddresses(n, m)
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+func gateway(in input, c *storev1.Configure, t ir.Transcoder) *ir.Proxy {
+	filter := filterConfig(in, c.GetTypes(), nil)
+	filter.Edge = true
+	p := &ir.Proxy{
+		Name:       in.topology.Gateway.Name,
+		Listeners:  []ir.Listener{{Name: "edge", Edge: true, Address: in.topology.Gateway.Address, Filter: filter}},
+		Services:   services(in, nil),
+		Transcoder: t,
+	}
+	for _, w := range in.workloads {
+		address := in.topology.GatewayWorkloads[w.Name]
+		if address == "" {
+			address = w.Address
+		}
+		if w.Scope == v1alpha1.ScopeGateway && address != "" {
+			p.Workloads = append(p.Workloads, ir.Workload{Name: w.Name, Prefix: w.Route.Prefix, Addresses: []string{address}})
+		}
+	}
+	return p
+}
+
+func node(in input, n *mesh.Node, c *storev1.Configure, t ir.Transcoder) *ir.Proxy {
+	serve := filterConfig(in, c.GetTypes(), n)
+	serve.Node, serve.Serve, serve.StoreSocket = n.Name, true, n.StoreSocket
+	edge := proto.CloneOf(serve)
+	edge.Edge = true
+	return &ir.Proxy{
+		Name: n.Name,
+		Listeners: []ir.Listener{
+			{Name: "edge", Edge: true, Address: n.Ingress, Filter: edge},
+			{Name: "serve", Address: n.ServeSocket, Filter: serve},
+		},
+		Services:   services(in, n),
+		Transcoder: t,
+	}
+}
+
+// checked assembles with as many members as the filter's parser lets through. A member that it refuses is left out, or
+// keeps the form that it had in previous; the reasons are returned by StatefulService.
+func checked(in input, previous map[string]*resolve.Service, check func([]byte) error) (*output, map[string]error, error) {
+	try := func(members []member) (*output, error) {
+		in := in
+		in.members = members
+		out, err := assemble(in)
+		if err != nil {
+			return nil, err
+		}
+		for _, raw := range out.filters {
+			if err := check(raw); err != nil {
+				return nil, err
+			}
+		}
+		return out, nil
+	}
+	out, err := try(in.members)
+	if err == nil {
+		return out, nil, nil
+	}
+	refused := map[string]error{}
+	var good []member
+	for _, m := range in.members {
+		with := append(slices.Clone(good), m)
+		_, err := try(with)
+		if err == nil {
+			good = with
+			continue
+		}
+		refused[m.name] = err
+		if old := previous[m.name]; old != nil {
+			m.service = old
+			if with = append(slices.Clone(good), m); second(try(with)) == nil {
+				good = with
+			}
+		}
+	}
+	out, err = try(good)
+	if err != nil {
+		// Not any service's fault: the topology's, or our own.
+		return nil, refused, err
+	}
+	return out, refused, nil
+}
+
+func second[T any](_ T, err error) error { return err }
