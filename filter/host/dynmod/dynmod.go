@@ -117,7 +117,12 @@ func (s *stream) panicked(where string, r any) {
 	}
 	s.h.IncrementCounterValue(s.factory.panics, 1)
 	s.h.Log(shared.LogLevelError, "holdfast: panic in %s: %v\n%s", where, r, debug.Stack())
-	s.h.SendLocalResponse(500, [][2]string{{"content-type", "application/grpc"}, {"grpc-status", "13"}}, []byte("internal error"), "holdfast_panic")
+	reply := [][2]string{{"grpc-status", "13"}}
+	if s.committing {
+		// The commit goes on without us.
+		reply = append(reply, [2]string{"holdfast-outcome", "unknown"})
+	}
+	s.h.SendLocalResponse(500, reply, []byte("internal error"), "holdfast_panic")
 }
 
 // headersStatus, bodyStatus and trailersStatus say an action in Envoy's words.

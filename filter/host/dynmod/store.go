@@ -101,6 +101,7 @@ func (s *stream) Begin(typ, key, requestID string, timeout time.Duration) {
 }
 
 func (s *stream) Commit(req *storev1.Commit, timeout time.Duration) {
+	s.committing = true
 	s.expect()
 	s.asked = time.Now()
 	s.store.client.Commit(req, timeout, func(c *storev1.Committed, err error) {

@@ -36,6 +36,8 @@ type stream struct {
 	receivedAll bool
 	// failed: a panic has answered the stream; the machine is not to be trusted any more.
 	failed bool
+	// committing: a commit was asked for, so what became of it is the caller's to know.
+	committing bool
 	// gone: the handle must not be used.
 	gone bool
 
