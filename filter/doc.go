@@ -9,6 +9,7 @@
 // The way of a keyed request, in the order of the files:
 //
 //	config.go    FilterConfig → Config, checked whole: the control plane runs the same parser before it sends one
+//	headers.go   our headers
 //	stream.go    request headers, body: strip what outsiders forged, find the key, stamp the request id
 //	choose.go    which nodes may serve it, in which order; Envoy follows the list through its retries
 //	serve.go     where this node serves it: state in, from the cache or the store

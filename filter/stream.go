@@ -14,21 +14,6 @@ import (
 	configv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/config/v1"
 )
 
-// Our headers. Names are lower case, as Envoy has them.
-const (
-	headerPrefix      = "holdfast-"
-	headerRequestID   = "holdfast-request-id"
-	headerState       = "holdfast-state"
-	headerStateBin    = "holdfast-state-bin"
-	headerStateStatus = "holdfast-state-status"
-	headerOutcome     = "holdfast-outcome"
-	headerServedBy    = "holdfast-served-by"
-	headerExplain     = "holdfast-explain"
-	headerSession     = "holdfast-session"
-	// Set by Envoy's transcoder: the request came as REST. Edge listeners remove it from what comes in.
-	headerOriginalMethod = "x-envoy-original-method"
-)
-
 type phase uint8
 
 const (
@@ -84,57 +69,6 @@ func (s *Stream) wantsState() bool {
 // commits reports whether a reply's state out is to be committed.
 func (s *Stream) commits() bool {
 	return s.method.service.mode == configv1.Mode_MODE_COMMIT
-}
-
-// names collects header names to remove once the walk over the map has ended.
-type names struct {
-	at [8]string
-	n  int
-	// more holds the rest; forged headers have no bound but Envoy's own.
-	more []string
-}
-
-func (n *names) add(name string) {
-	name = known(name)
-	if n.n < len(n.at) {
-		n.at[n.n] = name
-		n.n++
-		return
-	}
-	n.more = append(n.more, name)
-}
-
-func (n *names) remove(h Headers) {
-	for _, name := range n.at[:n.n] {
-		h.Remove(name)
-	}
-	for _, name := range n.more {
-		h.Remove(name)
-	}
-}
-
-// known is name in our own memory.
-func known(name string) string {
-	switch name {
-	case headerRequestID:
-		return headerRequestID
-	case headerState:
-		return headerState
-	case headerStateBin:
-		return headerStateBin
-	case headerStateStatus:
-		return headerStateStatus
-	case headerOutcome:
-		return headerOutcome
-	case headerServedBy:
-		return headerServedBy
-	}
-	return strings.Clone(name)
-}
-
-func isGRPC(contentType string) bool {
-	rest, ok := strings.CutPrefix(contentType, "application/grpc")
-	return ok && (rest == "" || rest[0] == '+' || rest[0] == ';')
 }
 
 // RequestHeaders begins the stream.
