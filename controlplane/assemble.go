@@ -36,6 +36,8 @@ type input struct {
 type output struct {
 	proxies   []*translate.Resources
 	configure *storev1.Configure
+	// members that are in it.
+	members []member
 	// nodes that it was made for.
 	nodes []string
 	// restErrors tell which gRPC services have no REST, and why.
@@ -50,7 +52,7 @@ func assemble(in input) (*output, error) {
 	for _, m := range in.placement.GetMembers() {
 		placed[m.GetName()] = true
 	}
-	out := &output{configure: &storev1.Configure{Types: entityTypes(in.members), Placement: in.placement}}
+	out := &output{members: in.members, configure: &storev1.Configure{Types: entityTypes(in.members), Placement: in.placement}}
 	services := make([]*resolve.Service, 0, len(in.members))
 	for _, m := range in.members {
 		services = append(services, m.service)
@@ -180,7 +182,7 @@ func node(in input, n *mesh.Node, c *storev1.Configure, t ir.Transcoder) *ir.Pro
 
 // checked assembles with as many members as the filter's parser lets through. A member that it refuses is left out, or
 // keeps the form that it had in previous; the reasons are returned by StatefulService.
-func checked(in input, previous map[string]*resolve.Service, check func([]byte) error) (*output, map[string]error, error) {
+func checked(in input, previous map[string]*resolve.Service, check func([]byte) error) (out *output, refused map[string]error, err error) {
 	try := func(members []member) (*output, error) {
 		in := in
 		in.members = members
@@ -195,11 +197,10 @@ func checked(in input, previous map[string]*resolve.Service, check func([]byte) 
 		}
 		return out, nil
 	}
-	out, err := try(in.members)
-	if err == nil {
+	if out, err = try(in.members); err == nil {
 		return out, nil, nil
 	}
-	refused := map[string]error{}
+	refused = map[string]error{}
 	var good []member
 	for _, m := range in.members {
 		with := append(slices.Clone(good), m)

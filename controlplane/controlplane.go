@@ -89,9 +89,11 @@ type plane struct {
 	// view is what the admin API shows, replaced as a whole. Safe for all.
 	view atomic.Pointer[view]
 
-	started      time.Time
-	config       *v1alpha1.Config
-	source       []byte
+	started time.Time
+	config  *v1alpha1.Config
+	source  []byte
+	// goodSource is the last text that was good in every part.
+	goodSource   []byte
 	configErr    error
 	topology     *mesh.Topology
 	topologyErr  error
@@ -101,6 +103,7 @@ type plane struct {
 	// confirmed: the placement is the one that is kept, not only the one that was saved here.
 	confirmed     bool
 	wished        placementWish
+	wishedAt      time.Time
 	savedServices map[string]*resolve.Descriptors
 	stores        map[string]*storeHandle
 	rollout       rollout
@@ -272,6 +275,7 @@ func (p *plane) restore() {
 		p.log.Warn("starting without the last good configuration", "error", err)
 		return
 	}
+	p.goodSource = s.Source
 	p.setConfig(c, s.Source)
 }
 

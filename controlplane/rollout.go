@@ -27,8 +27,6 @@ type rollout struct {
 	// all of it.
 	refused map[string]error
 	broken  error
-	// pending are the members that target was made from.
-	pending []member
 	// byStores holds the types that a store refused, with its word, for the form that it refused.
 	byStores map[string]storeRefusal
 
@@ -69,7 +67,9 @@ func (p *plane) reconcile(ctx context.Context) {
 		return
 	}
 	p.noteRefusals()
-	p.aim(now)
+	if !p.waitsForPlacement(now) {
+		p.aim(now)
+	}
 	p.advance(now)
 }
 
@@ -81,8 +81,14 @@ func (p *plane) wantPlacement(w placementWish) {
 	if same || p.confirmed && nextPlacement(p.placement, w.members, w.atLeast, 0) == nil {
 		return
 	}
-	p.wished = w
+	p.wished, p.wishedAt = w, time.Now()
 	p.place.want(w)
+}
+
+// waitsForPlacement holds a change of the nodes back for as long as it takes to keep their placement, so that the two come
+// together. Where that can't be kept, the change goes ahead with the last one.
+func (p *plane) waitsForPlacement(now time.Time) bool {
+	return nextPlacement(p.placement, p.wished.members, p.wished.atLeast, 0) != nil && p.placementErr == nil && now.Sub(p.wishedAt) < 2*placementTimeout
 }
 
 // waitsForFirst holds the very first configuration back while services are starting up.
@@ -181,7 +187,6 @@ func (p *plane) aim(now time.Time) {
 		return
 	}
 	p.rollout.target, p.rollout.stage, p.rollout.since = out, tellingStores, now
-	p.rollout.pending = in.members
 }
 
 // advance takes the next step of the rollout where its time has come.
@@ -240,7 +245,7 @@ func (p *plane) tellEnvoys(now time.Time) {
 	}
 	r.applied, r.at = r.target, now
 	r.members = map[string]*resolve.Service{}
-	for _, m := range r.pending {
+	for _, m := range r.target.members {
 		r.members[m.name] = m.service
 	}
 	p.log.Info("configuration handed to the proxies", "proxies", len(r.target.proxies), "epoch", p.placement.GetEpoch())
@@ -256,9 +261,16 @@ func (p *plane) envoysSynced() bool {
 	return true
 }
 
-// save keeps what is applied now. The text is kept only where the file is good.
+// save keeps what is applied now. The text is replaced only by one that is good in every part.
 func (p *plane) save() {
-	s, err := newSaved(p.config.Path, p.source, p.rollout.pending, p.placement)
+	whole := len(p.rollout.refused) == 0
+	for _, r := range p.services {
+		whole = whole && r.err == nil && r.service != nil
+	}
+	if whole || p.goodSource == nil {
+		p.goodSource = p.source
+	}
+	s, err := newSaved(p.config.Path, p.goodSource, p.rollout.applied.members, p.placement)
 	if err == nil {
 		err = s.write(p.cfg.StateDir)
 	}
