@@ -45,7 +45,7 @@ func (m *Mesh) etcdSpec(client, peer string) supervise.Spec {
 }
 
 func (m *Mesh) controlPlaneSpec() supervise.Spec {
-	s := m.self(controlPlaneName, "controlplane", "--file", m.opts.File, "--run-dir", m.paths.Run)
+	s := m.self(controlPlaneName, "controlplane", "--file", m.opts.File, "--data", filepath.Join(m.paths.Data, "controlplane"), "--run-dir", m.paths.Run)
 	s.Env = append(s.Env, controlPlaneMemory)
 	s.Ready = readyz(m.paths.AdminSocket())
 	return s
