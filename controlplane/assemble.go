@@ -30,6 +30,8 @@ type input struct {
 	placement *configv1.Placement
 	workloads []v1alpha1.Workload
 	members   []member
+	// waiting are the gRPC services that can't take part yet.
+	waiting []string
 }
 
 // output is that configuration.
@@ -73,6 +75,7 @@ func assemble(in input) (*output, error) {
 		}
 	}
 	for _, p := range proxies {
+		p.Waiting = in.waiting
 		r, err := translate.Proxy(p)
 		if err != nil {
 			return nil, err
@@ -214,8 +217,10 @@ func checked(in input, previous map[string]*resolve.Service, check func([]byte) 
 			m.service = old
 			if with = append(slices.Clone(good), m); second(try(with)) == nil {
 				good = with
+				continue
 			}
 		}
+		in.waiting = append(slices.Clone(in.waiting), m.service.Config.GetName())
 	}
 	out, err = try(good)
 	if err != nil {

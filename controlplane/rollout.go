@@ -160,6 +160,7 @@ func (p *plane) aim(now time.Time) {
 	for _, s := range p.config.Services {
 		r := p.services[s.Metadata.Name]
 		if r.service == nil {
+			in.waiting = append(in.waiting, s.Spec.Service)
 			continue
 		}
 		service := r.service
@@ -308,6 +309,7 @@ func (in *input) hash() [32]byte {
 	enc(in.topology)
 	h.Write(encode(in.placement))
 	enc(in.workloads)
+	enc(in.waiting)
 	for _, m := range in.members {
 		enc([]string{m.name, m.workload, m.service.Digest})
 		h.Write(encode(m.service.Type))

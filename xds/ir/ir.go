@@ -23,6 +23,8 @@ type Proxy struct {
 	// Services in the order of the configuration: the first that answers for reflection or health does so for all.
 	Services  []Service
 	Workloads []Workload
+	// Waiting holds the services that are configured and not known well enough yet: their callers are told to come again.
+	Waiting []string
 	// Transcoder says which services have a REST form.
 	Transcoder Transcoder
 }
@@ -123,6 +125,11 @@ func (p *Proxy) Validate() error {
 			if !strings.HasPrefix(path, "/"+s.Name+"/") {
 				return fmt.Errorf("proxy %s: service %s: method path %q is another service's", p.Name, s.Name, path)
 			}
+		}
+	}
+	for _, s := range p.Waiting {
+		if err := once("service", s); err != nil {
+			return err
 		}
 	}
 	for _, w := range p.Workloads {

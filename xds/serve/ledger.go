@@ -157,15 +157,17 @@ func (l *ledger) want(name string, versions map[string]string, resources map[str
 	l.notify()
 }
 
-func (l *ledger) forget(name string) {
+// forget drops a proxy, at once or when its last stream ends. It reports whether that is now.
+func (l *ledger) forget(name string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	defer l.notify()
 	if p := l.proxies[name]; p != nil && p.streams > 0 {
 		p.known = false
-	} else {
-		delete(l.proxies, name)
+		return false
 	}
-	l.notify()
+	delete(l.proxies, name)
+	return true
 }
 
 // request records what an Envoy asked, acknowledged or refused. It returns the Envoy's name, which only the first request
@@ -223,13 +225,13 @@ func (l *ledger) response(stream int64, resp *discoveryv3.DeltaDiscoveryResponse
 	l.notify()
 }
 
-// closed records the end of a stream, and returns its Envoy's name.
-func (l *ledger) closed(stream int64) string {
+// closed records the end of a stream. It returns its Envoy's name, and whether that Envoy is forgotten with it.
+func (l *ledger) closed(stream int64) (name string, forgotten bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	p := l.streams[stream]
 	if p == nil {
-		return ""
+		return "", false
 	}
 	delete(l.streams, stream)
 	p.streams--
@@ -240,10 +242,11 @@ func (l *ledger) closed(stream int64) string {
 		}
 		if !p.known {
 			delete(l.proxies, p.name)
+			forgotten = true
 		}
 	}
 	l.notify()
-	return p.name
+	return p.name, forgotten
 }
 
 func (l *ledger) status() []ProxyStatus {

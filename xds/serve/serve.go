@@ -16,6 +16,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -45,6 +46,9 @@ type Server struct {
 	cache  cachev3.SnapshotCache
 	ledger *ledger
 	open   atomic.Int64
+
+	// mu makes a change of the ledger and the same of the cache one step.
+	mu sync.Mutex
 }
 
 // New returns a Server that doesn't listen yet.
@@ -68,6 +72,8 @@ func (s *Server) Set(r *translate.Resources) error {
 	if err != nil {
 		return fmt.Errorf("proxy %s: %w", r.Proxy, err)
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	// The ledger first: an answer may come before SetSnapshot returns.
 	s.ledger.want(r.Proxy, versions, snapshot.VersionMap)
 	if err := s.cache.SetSnapshot(context.Background(), r.Proxy, snapshot); err != nil {
@@ -76,10 +82,15 @@ func (s *Server) Set(r *translate.Resources) error {
 	return nil
 }
 
-// Remove forgets a proxy that left the mesh. Where it still runs it keeps what it has.
+// Remove forgets a proxy that left the mesh. Where it still runs it keeps what it has, until it goes; if it is set
+// resources before that, it gets them.
 func (s *Server) Remove(proxy string) {
-	s.cache.ClearSnapshot(proxy)
-	s.ledger.forget(proxy)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	// Clearing the cache would drop what a stream waits for.
+	if s.ledger.forget(proxy) {
+		s.cache.ClearSnapshot(proxy)
+	}
 }
 
 // Status tells what each proxy has taken or refused, by name.
@@ -144,7 +155,13 @@ func (s *Server) callbacks() serverv3.Callbacks {
 		},
 		DeltaStreamClosedFunc: func(id int64, _ *corev3.Node) {
 			s.open.Add(-1)
-			s.opts.Log.Info("proxy disconnected", "proxy", s.ledger.closed(id))
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			name, forgotten := s.ledger.closed(id)
+			if forgotten {
+				s.cache.ClearSnapshot(name)
+			}
+			s.opts.Log.Info("proxy disconnected", "proxy", name)
 		},
 		StreamDeltaRequestFunc: func(id int64, req *discoveryv3.DeltaDiscoveryRequest) error {
 			name, first := s.ledger.request(id, req)

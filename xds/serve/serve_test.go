@@ -222,11 +222,34 @@ func TestWaitsForResources(t *testing.T) {
 	if err := s.Set(resources(t, "a")); err != nil {
 		t.Fatal(err)
 	}
-	if r := e.recv(); len(r.Resources) != 1 {
+	r := e.recv()
+	if len(r.Resources) != 1 {
+		t.Errorf("got %v", r)
+	}
+	e.answer(r, "")
+	// A proxy that leaves and comes back on the same stream is not forgotten.
+	s.Remove("node-1")
+	until(t, s, "forgotten", func(p ProxyStatus) bool { return !p.Known })
+	again, err := translate.Proxy(&ir.Proxy{Name: "node-1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Set(again); err != nil {
+		t.Fatal(err)
+	}
+	if r = e.recv(); len(r.RemovedResources) != 1 {
 		t.Errorf("got %v", r)
 	}
 	s.Remove("node-1")
-	until(t, s, "forgotten", func(p ProxyStatus) bool { return !p.Known })
+	e.hangUp()
+	deadline := time.After(patience)
+	for len(s.Status()) != 0 {
+		select {
+		case <-s.Changed():
+		case <-deadline:
+			t.Fatalf("still there: %+v", s.Status())
+		}
+	}
 }
 
 func TestRefusesInconsistent(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -25,6 +26,9 @@ func routes(p *ir.Proxy, l *ir.Listener) *routev3.RouteConfiguration {
 	var services, pages []*routev3.Route
 	for i := range p.Services {
 		services = append(services, serviceRoutes(p, l, &p.Services[i])...)
+	}
+	for _, name := range p.Waiting {
+		services = append(services, waitingRoute(name))
 	}
 	if l.Edge {
 		pages = workloadRoutes(p.Workloads)
@@ -87,6 +91,18 @@ func serviceRoutes(p *ir.Proxy, l *ir.Listener, s *ir.Service) []*routev3.Route 
 		Match:  &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/" + s.Name + "/"}},
 		Action: serviceAction(p, l, s, false),
 	})
+}
+
+// waitingRoute answers for a service that is not known well enough yet. Without it gRPC callers would be told
+// UNIMPLEMENTED, which is for good; of a 503 they make UNAVAILABLE.
+func waitingRoute(name string) *routev3.Route {
+	return &routev3.Route{
+		Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/" + name + "/"}},
+		Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{
+			Status: 503,
+			Body:   &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: "service " + name + " is not ready yet"}},
+		}},
+	}
 }
 
 // serviceAction leads to a service. Timeouts are off: our filter keeps the caller's deadline, over begin, service and
