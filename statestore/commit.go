@@ -378,17 +378,16 @@ func (e *Engine) finish(b *batch) {
 			// Pushed before it is answered: who has both never sees the older one last.
 			e.subs.publish(ent, e.replica, e.versions)
 		}
+		if len(b.deltas) > 0 {
+			e.links.Load().Publisher.Publish(b.deltas)
+		}
 	}
 	for _, settle := range b.settle {
 		settle(err)
 	}
-	if err != nil {
-		return
+	if err == nil {
+		e.maybeSnapshot()
 	}
-	if len(b.deltas) > 0 {
-		e.links.Load().Publisher.Publish(b.deltas)
-	}
-	e.maybeSnapshot()
 }
 
 // maybeSnapshot begins a new segment when the old one is full, and writes the log snapshot beside the running commits.
