@@ -33,8 +33,8 @@ type Links struct {
 	Forwarder Forwarder
 	// Peers lists the other stores for Status.
 	Peers func() []*storev1.Peer
-	// Configured is called at Connect where there is a configuration, and after each one that is accepted. It must not
-	// call back into Configure.
+	// Configured is called at Connect where there is a configuration, and after each one that is accepted, on the
+	// committer: it must not block, nor call the engine.
 	Configured func(*storev1.Configure)
 }
 

@@ -102,8 +102,10 @@ func (e *Engine) inspectStrong(ctx context.Context, ent *storev1.Entity, in *sto
 		return nil, refusal.NotApplied(codes.Unavailable, "owner of slot %d of %s: %v", in.Slot, ent.Type, err)
 	}
 	in.Owner = owner
-	if in.State, in.Active = e.strong.Peek(ent.Type, ent.Key); in.Active {
-		return in, nil
+	if owner == e.cfg.Node {
+		if in.State, in.Active = e.strong.Peek(ent.Type, ent.Key); in.Active {
+			return in, nil
+		}
 	}
 	value, exists, rev, _, err := committer.Load(ctx, ent.Type, in.Slot, ent.Key)
 	if err != nil {

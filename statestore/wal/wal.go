@@ -220,8 +220,8 @@ func (l *Log) create(n uint64) error {
 	return nil
 }
 
-// Append makes one batch of records durable. The error is ErrPoisoned (not written), ErrUnknown, or about the batch
-// itself (too large; not written).
+// Append makes one batch of records durable. The error is ErrPoisoned (not written; a batch over MaxBatch poisons too) or
+// ErrUnknown.
 func (l *Log) Append(records [][]byte) error {
 	if err := l.Err(); err != nil {
 		return err
@@ -231,7 +231,10 @@ func (l *Log) Append(records [][]byte) error {
 		total += len(r) + 4
 	}
 	if total > MaxBatch {
-		return fmt.Errorf("batch of %d bytes, at most %d", total, MaxBatch)
+		// The caller's states may have changed already; nothing may be built on them.
+		err := fmt.Errorf("%w: batch of %d bytes, at most %d", ErrPoisoned, total, MaxBatch)
+		l.poison.Store(&err)
+		return err
 	}
 	l.buf = appendFrame(l.buf[:0], l.salt, l.seq+1, records)
 	if _, err := l.file.Write(l.buf); err != nil {
