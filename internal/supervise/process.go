@@ -111,14 +111,14 @@ func (p *Process) run() {
 	for {
 		started := time.Now()
 		exit, logStart, err := p.once()
-		if p.stopping() {
-			p.set(func(s *Status) { s.PID, s.State = 0, Stopped })
-			return
-		}
-		deaths++
 		if err != nil {
 			exit = err.Error()
 		}
+		if p.stopping() {
+			p.set(func(s *Status) { s.PID, s.State, s.LastExit = 0, Stopped, exit })
+			return
+		}
+		deaths++
 		p.set(func(s *Status) { s.PID, s.State, s.LastExit = 0, Down, exit; s.Restarts++ })
 		if !isClosed(p.firstReady) && (deaths >= firstDeaths || err != nil) {
 			p.fail(p.explain(exit, logStart))
@@ -265,6 +265,9 @@ func (p *Process) WaitReady(ctx context.Context) error {
 		return fmt.Errorf("%s is not ready: %w", p.spec.Name, ctx.Err())
 	}
 }
+
+// Clean says whether the process ended without an error, last.
+func (s Status) Clean() bool { return s.LastExit == "exit status 0" }
 
 // Stop ends the process for good, bounded by its StopTimeout, and waits for it.
 func (p *Process) Stop() {

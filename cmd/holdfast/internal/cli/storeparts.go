@@ -69,7 +69,9 @@ func joinPeers(f storeFlags, paths localmesh.Paths, t *mesh.Topology, engine *st
 	go func() { done <- peers.Serve(listener) }()
 	links = statestore.Links{Publisher: node, Forwarder: client, Peers: node.Peers}
 	return links, func() error {
-		err := node.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), handOverTimeout)
+		defer cancel()
+		err := node.HandOver(ctx)
 		peers.Stop()
 		client.Close()
 		return errors.Join(err, <-done)

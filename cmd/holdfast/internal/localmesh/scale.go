@@ -126,6 +126,10 @@ func (m *Mesh) shrink(ctx context.Context, n int) error {
 		}
 		until(ctx, drainTimeout, func(ctx context.Context) bool { return idle(ctx, leaving.AdminSocket) })
 		m.stopNode(leaving)
+		if st := leaving.store.Status(); !st.Clean() {
+			m.progress("warning: %s's store may not have handed over all it had (%s, see %s); it keeps it on disk and brings it back with the node",
+				leaving.Name, st.LastExit, m.paths.Log(leaving.store.Name()))
+		}
 		m.progress("%s has left; its data stays in %s", leaving.Name, m.paths.StoreData(leaving.Name))
 	}
 }
