@@ -101,6 +101,12 @@ func (n *Net) plan(from, to string) flight {
 	}
 }
 
+func (n *Net) isCut(from, to string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.cut[[2]string{from, to}]
+}
+
 // passable waits until the link carries again; false where over closes first.
 func (n *Net) passable(from, to string, over <-chan struct{}) bool {
 	for {

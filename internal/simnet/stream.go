@@ -12,52 +12,103 @@ import (
 	replicationv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/replication/v1"
 )
 
-// DialStream opens a byte stream. A cut swallows what is written, so that the reader waits for its deadline.
+// DialStream opens a byte stream. As with TCP, writing does not wait for the reader, and closing delivers what was written
+// before. A cut swallows what is written, so that the reader waits for its deadline.
 func (h *Host) DialStream(to string, timeout time.Duration) (net.Conn, error) {
 	peer, err := h.dial(to, timeout)
 	if err != nil {
 		return nil, err
 	}
 	a, b := net.Pipe()
-	mine := &byteStream{Conn: a, host: h, peer: peer}
-	theirs := &byteStream{Conn: b, host: peer, peer: h}
+	mine, theirs := newByteStream(a, h, peer), newByteStream(b, peer, h)
 	select {
 	case peer.streams <- theirs:
 		return mine, nil
 	case <-peer.over:
 	default:
 	}
-	_ = a.Close()
+	_ = mine.Close()
+	_ = theirs.Close()
 	return nil, fmt.Errorf("dial %s: %w", to, ErrRefused)
 }
 
 type byteStream struct {
 	net.Conn
 	host, peer *Host
-	lost       bool // Once bytes were swallowed no later ones may arrive. Used by the one writer.
+	// queue carries what was written; closing ends it.
+	queue   chan []byte
+	closing chan struct{}
+	once    sync.Once
+}
+
+func newByteStream(c net.Conn, host, peer *Host) *byteStream {
+	s := &byteStream{Conn: c, host: host, peer: peer, queue: make(chan []byte, queued), closing: make(chan struct{})}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.pump()
+	}()
+	go func() { // A host that goes down resets its streams.
+		select {
+		case <-host.over:
+		case <-peer.over:
+		case <-ended:
+		}
+		_ = c.Close()
+	}()
+	return s
+}
+
+// pump delivers what was written, until the stream is closed and empty, or broken.
+func (s *byteStream) pump() {
+	lost := false // Once bytes were swallowed no later ones may arrive.
+	for {
+		var b []byte
+		select {
+		case b = <-s.queue:
+		default:
+			select {
+			case b = <-s.queue:
+			case <-s.closing:
+				return
+			case <-s.host.over:
+				return
+			case <-s.peer.over:
+				return
+			}
+		}
+		time.Sleep(s.host.net.plan(s.host.name, s.peer.name).delay)
+		if lost = lost || s.host.net.isCut(s.host.name, s.peer.name); lost {
+			continue
+		}
+		if _, err := s.Conn.Write(b); err != nil {
+			return
+		}
+	}
 }
 
 func (s *byteStream) Write(b []byte) (int, error) {
-	f := s.host.net.plan(s.host.name, s.peer.name)
 	select {
-	case <-s.peer.over:
+	case <-s.closing:
 		return 0, io.ErrClosedPipe
 	case <-s.host.over:
 		return 0, io.ErrClosedPipe
-	default:
-	}
-	s.host.net.mu.Lock()
-	cut := s.host.net.cut[[2]string{s.host.name, s.peer.name}]
-	s.host.net.mu.Unlock()
-	if s.lost = s.lost || cut; s.lost {
+	case <-s.peer.over:
+		return 0, io.ErrClosedPipe
+	case s.queue <- append([]byte(nil), b...):
 		return len(b), nil
 	}
-	time.Sleep(f.delay)
-	return s.Conn.Write(b)
 }
 
-func (s *byteStream) LocalAddr() net.Addr  { return s.host.addr }
-func (s *byteStream) RemoteAddr() net.Addr { return s.peer.addr }
+func (s *byteStream) Close() error {
+	s.once.Do(func() { close(s.closing) })
+	return nil
+}
+
+func (s *byteStream) SetDeadline(t time.Time) error    { return s.Conn.SetReadDeadline(t) }
+func (s *byteStream) SetWriteDeadline(time.Time) error { return nil }
+func (s *byteStream) LocalAddr() net.Addr              { return s.host.addr }
+func (s *byteStream) RemoteAddr() net.Addr             { return s.peer.addr }
 
 // MessageConn is one end of a stream of messages.
 type MessageConn struct {

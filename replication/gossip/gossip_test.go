@@ -11,10 +11,10 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/holdfast-mesh/holdfast/internal/sim"
 	"github.com/holdfast-mesh/holdfast/internal/simnet"
 	replicationv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/replication/v1"
 	"github.com/holdfast-mesh/holdfast/replication/gossip"
+	"github.com/holdfast-mesh/holdfast/replication/gossip/sim"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

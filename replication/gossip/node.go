@@ -56,7 +56,8 @@ type Node struct {
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup
 
-	// mu guards what follows.
+	// mu guards what follows. Memberlist's callbacks take it while memberlist's own locks are held: nothing of memberlist
+	// may be called under it.
 	mu sync.Mutex
 	// +checklocks:mu
 	closed bool

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -44,9 +43,8 @@ type session struct {
 	// rounds asks the worker to open a round.
 	rounds chan struct{}
 	// requests wait for the worker, answers for the writer.
-	requests, answers chan *replicationv1.Message
-	// requested is the size of what waits in requests.
-	requested atomic.Int64
+	requests requestQueue
+	answers  chan *replicationv1.Message
 	// push is nil on streams that the peer dialed: those carry its deltas.
 	push *pushQueue
 }
@@ -55,7 +53,7 @@ func newSession(x *exchange, conn Conn, push *pushQueue) *session {
 	return &session{
 		exchange: x, conn: conn, push: push,
 		rounds:   make(chan struct{}, 1),
-		requests: make(chan *replicationv1.Message, maxRequests),
+		requests: requestQueue{ready: make(chan struct{}, 1)},
 		answers:  make(chan *replicationv1.Message, maxAnswers),
 	}
 }
@@ -118,16 +116,9 @@ func (s *session) read(ctx context.Context) error {
 			}
 			continue
 		}
-		size := int64(proto.Size(m))
-		if s.requested.Add(size) <= maxRequestBytes {
-			select {
-			case s.requests <- m:
-				continue
-			default:
-			}
+		if !s.requests.add(m) {
+			s.exchange.metrics.requestsDropped.Inc()
 		}
-		s.requested.Add(-size)
-		s.exchange.metrics.requestsDropped.Inc()
 	}
 }
 
@@ -142,9 +133,10 @@ func (s *session) work(ctx context.Context) error {
 	}
 	for {
 		select {
-		case m := <-s.requests:
-			s.requested.Add(-int64(proto.Size(m)))
-			s.exchange.answer(m, send)
+		case <-s.requests.ready:
+			if m := s.requests.take(); m != nil {
+				s.exchange.answer(m, send)
+			}
 		case <-s.rounds:
 			s.exchange.open(send)
 		case <-ctx.Done():
@@ -178,6 +170,58 @@ func (s *session) write(ctx context.Context) error {
 		if err := s.conn.Send(m); err != nil {
 			return fmt.Errorf("send: %w", err)
 		}
+	}
+}
+
+// requestQueue holds the messages of anti-entropy that wait to be answered.
+type requestQueue struct {
+	// ready has an entry while there may be something to take.
+	ready chan struct{}
+
+	// mu guards what follows.
+	mu sync.Mutex
+	// +checklocks:mu
+	waiting []*replicationv1.Message
+	// +checklocks:mu
+	bytes int
+}
+
+// add returns false where the queue is full.
+func (q *requestQueue) add(m *replicationv1.Message) bool {
+	size := proto.Size(m)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.waiting) >= maxRequests || q.bytes+size > maxRequestBytes {
+		return false
+	}
+	q.waiting = append(q.waiting, m)
+	q.bytes += size
+	q.signal()
+	return true
+}
+
+// take returns nil where nothing waits.
+func (q *requestQueue) take() *replicationv1.Message {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.waiting) == 0 {
+		return nil
+	}
+	m := q.waiting[0]
+	q.waiting[0] = nil
+	if q.waiting = q.waiting[1:]; len(q.waiting) > 0 {
+		q.signal()
+	} else {
+		q.waiting = nil
+	}
+	q.bytes -= proto.Size(m)
+	return m
+}
+
+func (q *requestQueue) signal() {
+	select {
+	case q.ready <- struct{}{}:
+	default:
 	}
 }
 

@@ -24,7 +24,7 @@ import (
 
 var (
 	oneSeed = flag.Uint64("sim.seed", 0, "run this seed only")
-	seeds   = flag.Uint64("sim.seeds", 50, "run so many seeds")
+	seeds   = flag.Uint64("sim.seeds", defaultSeeds, "run so many seeds")
 )
 
 func TestMain(m *testing.M) {
@@ -142,8 +142,10 @@ func (n *node) up() {
 	if err != nil {
 		w.t.Fatalf("open %s: %v", n.name, err)
 	}
-	if err := engine.Configure(context.Background(), w.configuration()); err != nil {
-		w.t.Fatalf("configure %s: %v", n.name, err)
+	if engine.Configuration() == nil {
+		if err := engine.Configure(context.Background(), w.configuration()); err != nil {
+			w.t.Fatalf("configure %s: %v", n.name, err)
+		}
 	}
 	var join []string
 	for i := range min(3, len(w.nodes)) {

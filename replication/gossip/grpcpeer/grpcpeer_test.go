@@ -15,10 +15,10 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/holdfast-mesh/holdfast/internal/peercred"
-	"github.com/holdfast-mesh/holdfast/internal/sim"
 	replicationv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/replication/v1"
 	storev1 "github.com/holdfast-mesh/holdfast/proto/holdfast/store/v1"
 	"github.com/holdfast-mesh/holdfast/replication/gossip"
+	"github.com/holdfast-mesh/holdfast/replication/gossip/sim"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
