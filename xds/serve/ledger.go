@@ -81,8 +81,23 @@ type typeState struct {
 	TypeStatus
 	// versions of the resources that it should have, by name.
 	versions map[string]string
+	// have is what an Envoy that came back said it has, until something is sent to it.
+	have map[string]string
 	// nonce and sent belong to the last response.
 	nonce, sent string
+}
+
+// settle acknowledges what the Envoy has already: nothing will be sent for it to answer.
+func (t *typeState) settle(now time.Time) {
+	if t.have == nil || len(t.versions) == 0 {
+		return
+	}
+	for name, v := range t.versions {
+		if t.have[name] != v {
+			return
+		}
+	}
+	t.State, t.At, t.Reason, t.LastGood = Acked, now, "", t.Version
 }
 
 func newLedger(now func() time.Time) *ledger {
@@ -153,6 +168,7 @@ func (l *ledger) want(name string, versions map[string]string, resources map[str
 		if v == t.LastGood || len(t.versions) == 0 && t.sent == "" {
 			t.State = Acked
 		}
+		t.settle(l.now())
 	}
 	l.notify()
 }
@@ -191,9 +207,10 @@ func (l *ledger) request(stream int64, req *discoveryv3.DeltaDiscoveryRequest) (
 	t := p.typ(req.GetTypeUrl())
 	switch {
 	case req.GetResponseNonce() == "":
-		// An Envoy that comes back tells what it has; where that is all, nothing will be sent.
-		if len(t.versions) > 0 && sameVersions(t.versions, req.GetInitialResourceVersions()) {
-			t.State, t.At, t.Reason, t.LastGood = Acked, l.now(), "", t.Version
+		// Only the first request of a stream says it; the cache may know less than this yet, see want.
+		if have := req.GetInitialResourceVersions(); len(have) > 0 {
+			t.have = have
+			t.settle(l.now())
 		}
 	case req.GetResponseNonce() != t.nonce:
 		// The answer to an older response; the one to the last is still to come.
@@ -220,7 +237,7 @@ func (l *ledger) response(stream int64, resp *discoveryv3.DeltaDiscoveryResponse
 		return
 	}
 	t := p.typ(resp.GetTypeUrl())
-	t.nonce, t.sent = resp.GetNonce(), resp.GetSystemVersionInfo()
+	t.nonce, t.sent, t.have = resp.GetNonce(), resp.GetSystemVersionInfo(), nil
 	t.State, t.At = Pending, l.now()
 	l.notify()
 }
@@ -238,7 +255,7 @@ func (l *ledger) closed(stream int64) (name string, forgotten bool) {
 	if p.streams == 0 {
 		p.since = l.now()
 		for _, t := range p.types {
-			t.nonce = ""
+			t.nonce, t.have = "", nil
 		}
 		if !p.known {
 			delete(l.proxies, p.name)
@@ -270,15 +287,6 @@ func (l *ledger) wait() <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.changed
-}
-
-func sameVersions(want, have map[string]string) bool {
-	for name, v := range want {
-		if have[name] != v {
-			return false
-		}
-	}
-	return true
 }
 
 func clip(s string) string {

@@ -201,17 +201,29 @@ func TestComesBack(t *testing.T) {
 	e.hangUp()
 	until(t, s, "gone", func(p ProxyStatus) bool { return !p.Connected })
 
-	// To a new control plane the Envoy tells what it has; that must count although nothing is sent.
-	s2 := start(t)
-	if err := s2.Set(resources(t, "a")); err != nil {
-		t.Fatal(err)
+	// To a new control plane the Envoy tells what it has; that must count although nothing is sent, whether the control
+	// plane knows what it wants before the Envoy comes or after.
+	for _, before := range []bool{true, false} {
+		s2 := start(t)
+		set := func() {
+			if err := s2.Set(resources(t, "a")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if before {
+			set()
+		}
+		e2 := dial(t, s2, "node-1")
+		e2.send(&discoveryv3.DeltaDiscoveryRequest{
+			TypeUrl: translate.TypeRoute, ResourceNamesSubscribe: []string{"edge"},
+			InitialResourceVersions: map[string]string{"edge": version},
+		})
+		until(t, s2, "connected", func(p ProxyStatus) bool { return p.Connected })
+		if !before {
+			set()
+		}
+		until(t, s2, "acked by what it has", func(p ProxyStatus) bool { return typ(p, "RDS").State == Acked })
 	}
-	e2 := dial(t, s2, "node-1")
-	e2.send(&discoveryv3.DeltaDiscoveryRequest{
-		TypeUrl: translate.TypeRoute, ResourceNamesSubscribe: []string{"edge"},
-		InitialResourceVersions: map[string]string{"edge": version},
-	})
-	until(t, s2, "acked by what it has", func(p ProxyStatus) bool { return p.Connected && typ(p, "RDS").State == Acked })
 }
 
 func TestWaitsForResources(t *testing.T) {
