@@ -68,7 +68,7 @@ func (m *Mesh) envoySpec(process, node, adminSocket, address string) supervise.S
 		Command: []string{m.opts.Envoy, "-c", file, "--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"},
 		// Without cgocheck=0 Envoy aborts when it loads a module in Go.
 		Env: []string{
-			"GODEBUG=cgocheck=0", "ENVOY_DYNAMIC_MODULES_SEARCH_PATH=" + m.opts.ModuleDir, moduleMemory, threads(),
+			"GODEBUG=cgocheck=0", "ENVOY_DYNAMIC_MODULES_SEARCH_PATH=" + m.opts.ModuleDir, moduleMemory, moduleGC, threads(),
 		},
 		Log: m.paths.Log(process), ReadyTimeout: readyTimeout, StopTimeout: stopTimeout,
 		Prepare: func() error {
