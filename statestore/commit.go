@@ -3,7 +3,6 @@ package statestore
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -89,29 +88,6 @@ func checkEntity(ent *storev1.Entity) error {
 		return refusal.NotApplied(codes.InvalidArgument, "entity key of %d bytes, at most %d", len(ent.Key), maxKey)
 	}
 	return nil
-}
-
-// Merge joins what other stores sent, and returns when it is durable. Deltas of types that are not configured here, or
-// that do not fit, are left out and reported; the others are merged all the same.
-func (e *Engine) Merge(ctx context.Context, deltas []*replicationv1.Delta) error {
-	var errs []error
-	for len(deltas) > 0 {
-		part, size := 0, 0
-		for part < len(deltas) && (part == 0 || size+len(deltas[part].GetState()) <= maxBatchBytes) {
-			size += len(deltas[part].GetState())
-			part++
-		}
-		merged := make(chan error, 1)
-		it := item{merge: deltas[:part], merged: func(err error) { merged <- err }}
-		if err := e.enqueue(ctx, it); err != nil {
-			return errors.Join(append(errs, err)...)
-		}
-		if err := <-merged; err != nil {
-			errs = append(errs, err)
-		}
-		deltas = deltas[part:]
-	}
-	return errors.Join(errs...)
 }
 
 // commitLoop is the committer.
@@ -310,55 +286,6 @@ func (e *Engine) mutator(now time.Time) crdt.Mutator {
 	return crdt.Mutator{Replica: e.replica, Now: e.lastTime}
 }
 
-func (e *Engine) applyMerge(b *batch, deltas []*replicationv1.Delta) error {
-	if err := e.log.Err(); err != nil {
-		return nil // finish reports it
-	}
-	var errs []error
-	for _, d := range deltas {
-		if err := e.mergeOne(b, d); err != nil {
-			errs = append(errs, fmt.Errorf("merge delta of %s %q: %w", d.GetType(), d.GetKey(), err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func (e *Engine) mergeOne(b *batch, d *replicationv1.Delta) error {
-	id := entityID{d.GetType(), d.GetKey()}
-	if err := checkEntity(&storev1.Entity{Type: id.typ, Key: id.key}); err != nil {
-		return err
-	}
-	typ, err := e.eventualType(id.typ)
-	if err != nil {
-		return err
-	}
-	state, err := crdt.Decode(d.State)
-	if err != nil {
-		return err
-	}
-	if !sameModel(state, typ) {
-		return fmt.Errorf("%w: the type is a %s here", crdt.ErrModel, crdt.Name(typ.Model))
-	}
-	if state.Bottom() {
-		return nil
-	}
-	ent := e.lookup(id)
-	if ent == nil {
-		ent = e.newEntity(id, state)
-		e.keep(ent)
-	} else {
-		changed, err := ent.state.Merge(state)
-		if err != nil || !changed {
-			return err
-		}
-		e.types[id.typ].touch(ent)
-	}
-	ent.size += len(d.State)
-	b.touched[ent] = struct{}{}
-	b.log(record{entityID: id, at: e.cfg.Now(), state: d.State})
-	return nil
-}
-
 // finish makes the batch durable, then visible.
 func (e *Engine) finish(b *batch) {
 	if b.items == 0 {
@@ -388,53 +315,4 @@ func (e *Engine) finish(b *batch) {
 	if err == nil {
 		e.maybeSnapshot()
 	}
-}
-
-// maybeSnapshot begins a new segment when the old one is full, and writes the log snapshot beside the running commits.
-func (e *Engine) maybeSnapshot() {
-	if !e.log.ShouldRotate() || e.snapshot.Load() {
-		return
-	}
-	number, err := e.log.Rotate()
-	if err != nil {
-		e.cfg.Logger.Error("log failed: this store takes no more writes until it is restarted", "error", err)
-		return
-	}
-	records := e.allRecords()
-	e.snapshot.Store(true)
-	e.snapshots.Add(1)
-	go func() {
-		defer e.snapshots.Done()
-		defer e.snapshot.Store(false)
-		err := e.log.WriteSnapshot(number, func(add func([]byte) error) error {
-			for _, r := range records {
-				if err := add(r); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			// The log is whole without it, and only grows.
-			e.snapshotBad.Store(&err)
-			e.cfg.Logger.Error("log snapshot failed", "error", err)
-			return
-		}
-		e.snapshotBad.Store(nil)
-	}()
-}
-
-// allRecords is the whole durable content. Only the committer calls it, between batches.
-func (e *Engine) allRecords() [][]byte {
-	now := e.cfg.Now()
-	records := make([][]byte, 0, len(e.entities)+len(e.ids.at))
-	for id, ent := range e.entities {
-		records = append(records, record{entityID: id, at: now, state: ent.state.Append(nil)}.append(nil))
-	}
-	for _, id := range e.ids.queue[e.ids.head:] {
-		if at, ok := e.ids.at[id]; ok {
-			records = append(records, record{entityID: id.entityID, requestID: id.requestID, at: at}.append(nil))
-		}
-	}
-	return records
 }
