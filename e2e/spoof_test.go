@@ -93,11 +93,21 @@ func TestForgedHeaders(t *testing.T) {
 				address = m.Ingress(1 + i%nodes)
 			}
 			// A withdrawal that only the forged balance covers, then a deposit of one.
-			got := raw(t, transport, address, "/v1/accounts/"+account+":withdraw", `{"amount_cents":500000}`, header)
+			got, err := raw(t.Context(), transport, address, "/v1/accounts/"+account+":withdraw", `{"amount_cents":500000}`, header)
+			if err != nil && protocol == "HTTP2" && hasUnderscore(header) {
+				// Envoy resets such a stream; over HTTP/1.1 it answers 400.
+				continue
+			}
+			if err != nil {
+				t.Fatalf("%s %s: %v", protocol, name, err)
+			}
 			if got.Status != http.StatusBadRequest {
 				t.Errorf("%s %s: withdrawal: %d %s, want 400", protocol, name, got.Status, got.Body)
 			}
-			got = raw(t, transport, address, "/v1/accounts/"+account+":deposit", `{"amount_cents":1}`, header)
+			got, err = raw(t.Context(), transport, address, "/v1/accounts/"+account+":deposit", `{"amount_cents":1}`, header)
+			if err != nil {
+				t.Fatalf("%s %s: %v", protocol, name, err)
+			}
 			if got.Status == http.StatusOK {
 				want++
 			} else if got.Status != http.StatusBadRequest || !hasUnderscore(header) {
@@ -123,15 +133,10 @@ func hasUnderscore(h http.Header) bool {
 }
 
 // raw posts with header names as they are spelt.
-func raw(t *testing.T, transport *http.Transport, address, path, body string, header http.Header) *rig.Reply {
-	t.Helper()
+func raw(ctx context.Context, transport *http.Transport, address, path, body string, header http.Header) (*rig.Reply, error) {
 	h := header.Clone()
 	h["Content-Type"] = []string{"application/json"}
-	r, err := rig.Raw(t.Context(), transport, "http://"+address+path, body, h)
-	if err != nil {
-		t.Fatalf("%v: %v", header, err)
-	}
-	return r
+	return rig.Raw(ctx, transport, "http://"+address+path, body, h)
 }
 
 // The same over gRPC, where a forged StateOut might also come as a header of the reply's name.

@@ -15,6 +15,8 @@ import (
 
 // Status is what `holdfast status -o json` says, as far as tests need it.
 type Status struct {
+	// Ready: all that should run runs.
+	Ready        bool         `json:"ready"`
 	Nodes        []NodeStatus `json:"nodes"`
 	Gateway      PartStatus   `json:"gateway"`
 	ControlPlane PartStatus   `json:"controlPlane"`
@@ -96,8 +98,8 @@ func (m *Mesh) WaitReady(ctx context.Context, nodes int) error {
 		if err != nil {
 			return err
 		}
-		if len(s.Nodes) != nodes {
-			return fmt.Errorf("status has %d nodes, want %d", len(s.Nodes), nodes)
+		if len(s.Nodes) != nodes || !s.Ready {
+			return fmt.Errorf("status has %d nodes, ready: %v; want %d, all ready", len(s.Nodes), s.Ready, nodes)
 		}
 		addresses := []string{m.Gateway()}
 		for _, n := range s.Nodes {
