@@ -5,7 +5,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -17,6 +16,9 @@ import (
 
 // redraw is how often the live table looks whether something changed.
 const redraw = 200 * time.Millisecond
+
+// defaultWidth is that of a terminal which does not tell.
+const defaultWidth = 80
 
 // display shows what up does: plain lines, and on a terminal a live table below them.
 type display struct {
@@ -65,20 +67,48 @@ func (d *display) start(status func() *localmesh.Status) {
 	})
 }
 
+// stop takes the table away: all that it showed has ended.
 func (d *display) stop() {
 	close(d.end)
 	d.done.Wait()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	fmt.Fprint(d.out, d.erase()+"stopped\n")
+	d.shown = ""
 }
 
 // show replaces the table.
 func (d *display) show(table string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if table == d.shown {
+	if table = fit(table, d.width()); table == d.shown {
 		return
 	}
 	fmt.Fprint(d.out, d.erase()+table)
 	d.shown = table
+}
+
+// width is the terminal's.
+func (d *display) width() int {
+	if f, ok := d.out.(*os.File); ok {
+		if size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 0 {
+			return int(size.Col)
+		}
+	}
+	return defaultWidth
+}
+
+// fit cuts lines that the terminal would wrap: the table could not be erased by its number of lines then.
+func fit(table string, width int) string {
+	lines := strings.Split(table, "\n")
+	for i, l := range lines {
+		l = strings.TrimRight(l, " ")
+		if len(l) > width {
+			l = l[:width-1] + "~"
+		}
+		lines[i] = l
+	}
+	return strings.Join(lines, "\n")
 }
 
 // line prints a line above the table.
@@ -139,14 +169,22 @@ func cell(p localmesh.ProcessStatus) string {
 	return p.State
 }
 
+// services names only those that there is something to say of.
 func services(processes map[string]localmesh.ProcessStatus) string {
 	var out []string
-	for name, p := range processes {
-		if name != "envoy" && name != "store" {
-			out = append(out, name+" "+cell(p))
+	ready := 0
+	for _, name := range sortedKeys(processes) {
+		switch text := cell(processes[name]); {
+		case name == "envoy" || name == "store":
+		case text == "ready":
+			ready++
+		default:
+			out = append(out, name+" "+text)
 		}
 	}
-	slices.Sort(out)
+	if ready > 0 {
+		out = append([]string{fmt.Sprint(ready, " ready")}, out...)
+	}
 	return strings.Join(out, ", ")
 }
 

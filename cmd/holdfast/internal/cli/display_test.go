@@ -28,8 +28,8 @@ func TestTable(t *testing.T) {
 NAME           ADDRESS         ENVOY  STORE               SERVICES
 etcd                                  ready               
 control plane                  ready                      
-gateway        127.0.0.1:8080  ready                      page ready
-node-1         127.0.0.1:8081  ready  down (restarts: 2)  a starting, b ready
+gateway        127.0.0.1:8080  ready                      1 ready
+node-1         127.0.0.1:8081  ready  down (restarts: 2)  1 ready, a starting
 `
 	if got != want {
 		t.Errorf("got %s\nwant %s", got, want)
@@ -47,6 +47,12 @@ func TestLiveTableStaysAtTheBottom(t *testing.T) {
 	d.show("c\n")
 	want := "a\nb\n" + "\x1b[2A\x1b[J" + "hello\n" + "a\nb\n" + "\x1b[2A\x1b[J" + "c\n"
 	if got := out.String(); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestNarrowTerminal(t *testing.T) {
+	if got, want := fit("0123456789\nabc   \n", 8), "0123456~\nabc\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
