@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -101,14 +102,15 @@ func (m *Mesh) WaitReady(ctx context.Context, nodes int) error {
 		if len(s.Nodes) != nodes || !s.Ready {
 			return fmt.Errorf("status has %d nodes, ready: %v; want %d, all ready", len(s.Nodes), s.Ready, nodes)
 		}
-		addresses := []string{m.Gateway()}
 		for _, n := range s.Nodes {
 			if n.EnvoyPID == 0 || n.StorePID == 0 {
 				return fmt.Errorf("%s has no Envoy or no store yet", n.Name)
 			}
-			addresses = append(addresses, n.Ingress)
 		}
-		return m.answer(addresses)
+		if m.opts.Config != "" {
+			return nil
+		}
+		return m.answer(s.Nodes)
 	})
 	select {
 	case <-m.exited:
@@ -121,19 +123,21 @@ func (m *Mesh) WaitReady(ctx context.Context, nodes int) error {
 	return nil
 }
 
-// answer reads one entity of each demo service at each address.
-func (m *Mesh) answer(addresses []string) error {
-	if m.opts.Config != "" {
-		return nil
-	}
-	for _, address := range addresses {
+// answer reads one entity of each demo service at the gateway and at each node, where the node itself must answer for those
+// that are kept everywhere.
+func (m *Mesh) answer(nodes []NodeStatus) error {
+	for _, n := range append([]NodeStatus{{Ingress: m.Gateway()}}, nodes...) {
 		for _, path := range []string{"/v1/presentations/ready", "/v1/accounts/ready", "/v1/pages/ready"} {
-			r, err := m.rest.do("GET", "http://"+address+path, nil, nil)
+			r, err := m.Do(http.MethodGet, n.Ingress, path, nil, http.Header{"Holdfast-Explain": {"1"}})
 			if err != nil {
 				return err
 			}
-			if r.Status != 200 {
-				return fmt.Errorf("GET %s%s: %d %s", address, path, r.Status, r.Body)
+			if r.Status != http.StatusOK {
+				return fmt.Errorf("GET %s%s: %d %s", n.Ingress, path, r.Status, r.Body)
+			}
+			by := r.Header.Get("Holdfast-Explain")
+			if n.Name != "" && by != "node="+n.Name && path != "/v1/accounts/ready" {
+				return fmt.Errorf("GET %s%s was answered by %q, not by %s", n.Ingress, path, by, n.Name)
 			}
 		}
 	}
