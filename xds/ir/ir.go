@@ -156,7 +156,7 @@ func address(a string) error {
 		return nil
 	}
 	ap, err := netip.ParseAddrPort(a)
-	if err != nil || ap.Port() == 0 {
+	if err != nil || ap.Port() == 0 || ap.Addr().Zone() != "" {
 		return fmt.Errorf("address %q is neither IP:port nor an absolute path", a)
 	}
 	return nil
