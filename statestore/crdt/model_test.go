@@ -113,6 +113,23 @@ func TestMapOfCounters(t *testing.T) {
 	wantValue(t, "after a remove it starts anew", b, mapValue(map[string]*holdfastv1.Value{"q": counterValue(1)}))
 }
 
+// A change takes the place of what it builds on: states don't grow with their number.
+func TestMapDoesNotGrowWithChanges(t *testing.T) {
+	for k, op := range map[kind]*holdfastv1.Operation{kinds[3]: incOp(1), kinds[4]: setOp("x")} {
+		s := k.bottom()
+		do(t, s, 1, 2, updateOp("q", op))
+		one := len(s.Append(nil))
+		for range 100 {
+			do(t, s, 1, 2, updateOp("q", op))
+			do(t, s, 1, 2, updateOp("r", op))
+			do(t, s, 1, 2, removeOp("r"))
+		}
+		if got := len(s.Append(nil)); got > one+8 {
+			t.Errorf("%s: %d bytes after one change, %d after 300", k, one, got)
+		}
+	}
+}
+
 // The value is right even while a delta in the middle is missing.
 func TestMapWithAGap(t *testing.T) {
 	a, b := kinds[3].bottom(), kinds[3].bottom()

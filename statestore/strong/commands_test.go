@@ -379,6 +379,27 @@ func TestOwnershipMoves(t *testing.T) {
 	b.wantValue("k", "w")
 }
 
+func TestOldHint(t *testing.T) {
+	m := newMesh(t, "a", "b", "c")
+	a, b, c := m.nodes["a"], m.nodes["b"], m.nodes["c"]
+	a.mustPut("k", "1", "x")
+	c.wantValue("k", "x")
+	a.etcd.Lapse()
+	b.mustPut("k", "2", "y")
+	c.wantValue("k", "y")
+	b.etcd.Lapse()
+	a.mustPut("k", "3", "z")
+	c.mustPut("k", "4", "w")
+	a.wantValue("k", "w")
+	// An owner that can't be reached is asked for again, too.
+	m.setCut("a", errors.New("broken"))
+	if _, err := c.get("k"); err == nil {
+		t.Fatal("read through a cut")
+	}
+	a.etcd.Lapse()
+	c.wantValue("k", "w")
+}
+
 func TestEtcdGone(t *testing.T) {
 	m := newMesh(t, "a", "b")
 	a, b := m.nodes["a"], m.nodes["b"]

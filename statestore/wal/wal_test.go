@@ -358,9 +358,14 @@ func TestCrashAtEveryBoundary(t *testing.T) {
 				t.Fatalf("crash at %d, seed %d: %v", at, seed, err)
 			}
 			checkReplay(t, at, seed, got, acked, pending)
+			// What was replayed was shown to others: it stays, whatever comes.
+			l2, shown, err := open(crashed.Crash(rng), 150)
+			if err != nil || !slices.Equal(unique(shown), unique(got)) {
+				t.Fatalf("crash at once after %d, seed %d: %q, then %q, %v", at, seed, got, shown, err)
+			}
+			l2.Close()
 			mustAppend(t, l, "after")
 			l.Close()
-			// What was replayed once stays, a crash later too.
 			l, again, err := open(crashed.Crash(rng), 150)
 			if err != nil {
 				t.Fatalf("second crash after %d, seed %d: %v", at, seed, err)

@@ -1,7 +1,7 @@
 // Package faultfs is a disk for tests: in memory, it fails where it is told to, and forgets in a crash what was not synced.
 //
 // A crash keeps of each file all that was synced, and of the rest any part: a prefix, with some of its blocks zeroed. Of a
-// folder's changes since its last sync it keeps some first ones. That is what a journalling file system may do.
+// folder's changes since its last sync it keeps some first ones, or any: a rename is one change.
 package faultfs
 
 import (
@@ -38,9 +38,13 @@ type inode struct {
 	synced []byte
 }
 
-// change is a change of a folder that was not synced.
+// change is a change of a folder that was not synced, as one step.
 type change struct {
-	dir  string
+	dir   string
+	steps []step
+}
+
+type step struct {
 	name string
 	to   *inode // nil: removed
 }
@@ -61,7 +65,7 @@ func (f *FS) PowerOff() { f.mu.Lock(); f.off = true; f.mu.Unlock() }
 // Ops counts the operations so far that changed something.
 func (f *FS) Ops() int { f.mu.Lock(); defer f.mu.Unlock(); return f.ops }
 
-func (f *FS) step(op, name string) error {
+func (f *FS) begin(op, name string) error {
 	if f.off {
 		return ErrPowerOff
 	}
@@ -89,8 +93,12 @@ func (f *FS) Crash(rng *rand.Rand) *FS {
 	for name, n := range f.durable {
 		names[name] = n
 	}
-	for _, c := range f.pending[:rng.IntN(len(f.pending)+1)] {
-		set(names, c.name, c.to)
+	kept := f.pending[:rng.IntN(len(f.pending)+1)]
+	if rng.IntN(2) == 0 {
+		kept = slices.DeleteFunc(slices.Clone(f.pending), func(change) bool { return rng.IntN(2) == 0 })
+	}
+	for _, c := range kept {
+		c.apply(names)
 	}
 	for name, n := range names {
 		data := n.remains(rng)
@@ -132,9 +140,16 @@ func set(names map[string]*inode, name string, n *inode) {
 	names[name] = n
 }
 
-func (f *FS) change(name string, n *inode) {
-	set(f.names, name, n)
-	f.pending = append(f.pending, change{dir: filepath.Dir(name), name: name, to: n})
+func (c change) apply(names map[string]*inode) {
+	for _, s := range c.steps {
+		set(names, s.name, s.to)
+	}
+}
+
+func (f *FS) change(steps ...step) {
+	c := change{dir: filepath.Dir(steps[0].name), steps: steps}
+	c.apply(f.names)
+	f.pending = append(f.pending, c)
 }
 
 // MkdirAll implements wal.FS; every folder is there.
@@ -144,13 +159,13 @@ func (f *FS) MkdirAll(string) error { return nil }
 func (f *FS) Create(name string) (wal.File, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err := f.step("create", name); err != nil {
+	if err := f.begin("create", name); err != nil {
 		return nil, err
 	}
 	n := f.names[name]
 	if n == nil {
 		n = &inode{}
-		f.change(name, n)
+		f.change(step{name, n})
 	}
 	n.data = nil
 	return &file{fs: f, name: name, inode: n}, nil
@@ -188,16 +203,14 @@ func (f *FS) WriteDurable(name string, data []byte) {
 func (f *FS) Rename(from, to string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err := f.step("rename", to); err != nil {
+	if err := f.begin("rename", to); err != nil {
 		return err
 	}
 	n := f.names[from]
 	if n == nil {
 		return os.ErrNotExist
 	}
-	// One step of the journal: the new name is there before the old one is gone.
-	f.change(to, n)
-	f.change(from, nil)
+	f.change(step{to, n}, step{from, nil})
 	return nil
 }
 
@@ -205,13 +218,13 @@ func (f *FS) Rename(from, to string) error {
 func (f *FS) Remove(name string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err := f.step("remove", name); err != nil {
+	if err := f.begin("remove", name); err != nil {
 		return err
 	}
 	if f.names[name] == nil {
 		return os.ErrNotExist
 	}
-	f.change(name, nil)
+	f.change(step{name, nil})
 	return nil
 }
 
@@ -233,7 +246,7 @@ func (f *FS) ReadDir(dir string) ([]string, error) {
 func (f *FS) SyncDir(dir string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err := f.step("sync folder", dir); err != nil {
+	if err := f.begin("sync folder", dir); err != nil {
 		return err
 	}
 	rest := f.pending[:0]
@@ -242,7 +255,7 @@ func (f *FS) SyncDir(dir string) error {
 			rest = append(rest, c)
 			continue
 		}
-		set(f.durable, c.name, c.to)
+		c.apply(f.durable)
 	}
 	f.pending = rest
 	return nil
@@ -283,7 +296,7 @@ type file struct {
 func (h *file) Write(b []byte) (int, error) {
 	h.fs.mu.Lock()
 	defer h.fs.mu.Unlock()
-	if err := h.fs.step("write", h.name); err != nil {
+	if err := h.fs.begin("write", h.name); err != nil {
 		// What was on its way may still get there.
 		if errors.Is(err, ErrPowerOff) && h.fs.off {
 			h.inode.data = append(h.inode.data, b...)
@@ -299,7 +312,7 @@ func (h *file) Write(b []byte) (int, error) {
 func (h *file) Sync() error {
 	h.fs.mu.Lock()
 	defer h.fs.mu.Unlock()
-	if err := h.fs.step("sync", h.name); err != nil {
+	if err := h.fs.begin("sync", h.name); err != nil {
 		return err
 	}
 	h.inode.synced = slices.Clone(h.inode.data)
@@ -309,7 +322,7 @@ func (h *file) Sync() error {
 func (h *file) Truncate(size int64) error {
 	h.fs.mu.Lock()
 	defer h.fs.mu.Unlock()
-	if err := h.fs.step("truncate", h.name); err != nil {
+	if err := h.fs.begin("truncate", h.name); err != nil {
 		return err
 	}
 	h.inode.data = slices.Clone(h.inode.data[:min(int(size), len(h.inode.data))])
