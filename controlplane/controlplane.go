@@ -13,7 +13,8 @@
 //
 // One goroutine, the main loop, owns all state and runs what others post to it. Whatever can't be had (a service that is
 // down, etcd, a store) is tried again and holds up nothing else; whatever is refused leaves the last good form in place and
-// is shown with its reason.
+// is shown with its reason. The package is over our size because that state is one thing: what could be cut off (files,
+// descriptors, xDS, the API) has its own package, the rest would only be passed about.
 package controlplane
 
 import (
