@@ -157,6 +157,10 @@ func (e *Engine) loadConfiguration() error {
 	if err != nil {
 		return err
 	}
+	// A process that was killed may have renamed it without syncing the folder; it must not go back after this.
+	if err := e.cfg.FS.SyncDir(e.cfg.Dir); err != nil {
+		return err
+	}
 	raw := &storev1.Configure{}
 	if err := proto.Unmarshal(data, raw); err != nil {
 		return fmt.Errorf("%s: %w", e.configurationPath(), err)

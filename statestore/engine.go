@@ -135,7 +135,7 @@ func (e *Engine) replay(b []byte) error {
 	if len(r.state) == 0 {
 		return nil
 	}
-	state, err := crdt.Decode(r.state)
+	state, err := crdt.DecodeOwn(r.state)
 	if err != nil {
 		return fmt.Errorf("record of %s: %w", r.entityID, err)
 	}

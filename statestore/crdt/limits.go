@@ -2,9 +2,10 @@ package crdt
 
 // Limits on what comes from outside.
 const (
-	// MaxEncoded is the largest encoding that Decode looks at: the largest state (1 MiB) may be doubled by concurrent
-	// changes that each replica found small enough, and a frame holds 4 MiB.
-	MaxEncoded = 4 << 20
+	// MaxEncoded is the largest encoding that Decode looks at. A replica takes no change that carries a state over 1 MiB,
+	// but replicas that are apart for a while each take as much, and what they join must still travel, or they never
+	// become equal: so it is what a message between stores holds, 16 MiB, less what is around the state.
+	MaxEncoded = 15 << 20
 	// MaxMapKey is the longest key of an ormap entry, in bytes: keys are names, not documents.
 	MaxMapKey = 1024
 )

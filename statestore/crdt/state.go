@@ -68,11 +68,17 @@ func New(model, values configv1.Model) (State, error) {
 	return nil, fmt.Errorf("%w: no model %s", ErrModel, Name(model))
 }
 
-// Decode reads a state of any model. It keeps nothing of b.
+// Decode reads a state of any model that somebody else sent. It keeps nothing of b.
 func Decode(b []byte) (State, error) {
 	if len(b) > MaxEncoded {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrCorrupt, len(b), MaxEncoded)
 	}
+	return DecodeOwn(b)
+}
+
+// DecodeOwn is Decode of what this store wrote itself. It has no bound: what was joined here must be readable here,
+// however large it came out.
+func DecodeOwn(b []byte) (State, error) {
 	r := &reader{b: b}
 	if version := r.byte(); r.err == nil && version != encodingVersion {
 		return nil, fmt.Errorf("%w: version %d, this code reads %d", ErrCorrupt, version, encodingVersion)

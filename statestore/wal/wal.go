@@ -84,6 +84,10 @@ func (l *Log) recover(replay func(record []byte) error) error {
 	if err != nil {
 		return err
 	}
+	// A process that was killed may have made or renamed files without syncing the folder. From here on they are built on.
+	if err := l.fs.SyncDir(l.dir); err != nil {
+		return err
+	}
 	first := uint64(1)
 	if len(snapshots) > 0 {
 		first = snapshots[len(snapshots)-1]

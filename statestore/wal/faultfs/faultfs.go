@@ -62,6 +62,14 @@ func (f *FS) Inject(fault func(n int, op, name string) error) {
 // PowerOff makes every later operation fail.
 func (f *FS) PowerOff() { f.mu.Lock(); f.off = true; f.mu.Unlock() }
 
+// Kill is the end of the process, not of the power: what was written is there, synced or not. f goes on without faults.
+func (f *FS) Kill() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.off, f.fault = false, nil
+	clear(f.locks)
+}
+
 // Ops counts the operations so far that changed something.
 func (f *FS) Ops() int { f.mu.Lock(); defer f.mu.Unlock(); return f.ops }
 
