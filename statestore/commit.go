@@ -218,7 +218,8 @@ func (e *Engine) applyCommit(b *batch, id entityID, c *storev1.Commit) (duplicat
 				return false, refusal.NotApplied(codes.Internal, "%v", err)
 			}
 		}
-		if size = len(after.Append(nil)); size > limit {
+		// Over it already, by what others wrote meanwhile: then it may still become smaller.
+		if size = len(after.Append(nil)); size > limit && (ent == nil || size >= len(base.Append(nil))) {
 			return false, refusal.NotApplied(codes.ResourceExhausted,
 				"state of %s would take %d bytes, at most %d: raise maxStateBytes of the type, or spread the state over more keys", id, size, limit)
 		}

@@ -58,6 +58,15 @@ func writeSnapshot(f File, records func(add func(record []byte) error) error) (w
 		return err
 	}
 	add := func(record []byte) error {
+		if len(record)+4 > MaxBatch {
+			// Nobody could read it back, and what it stands for would be gone.
+			return fmt.Errorf("record of %d bytes, at most %d", len(record), MaxBatch-4)
+		}
+		if size+len(record)+4 > MaxBatch {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
 		pending = append(pending, record)
 		size += len(record) + 4
 		if size >= snapshotFrame {
