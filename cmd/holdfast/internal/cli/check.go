@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -135,27 +136,12 @@ func (k *checker) controlPlane(ctx context.Context, s *localmesh.Status) {
 		if err := k.client.Admin(ctx, http.MethodGet, "/v1/proxies", nil, &list); err != nil {
 			return "", err
 		}
-		return programmed(&list, len(s.Nodes)+1)
+		want := len(s.Nodes) + 1
+		if what := list.Behind(want); what != "" {
+			return "", errors.New(what)
+		}
+		return fmt.Sprintf("%d connected", want), nil
 	})
-}
-
-// programmed says whether all want Envoys are connected and took what they were sent.
-func programmed(list *localmesh.ProxyList, want int) (string, error) {
-	connected := 0
-	for _, p := range list.Proxies {
-		if p.Connected {
-			connected++
-		}
-		for _, t := range p.Types {
-			if t.State != localmesh.Acked {
-				return "", fmt.Errorf("%s, %s: %s %s", p.Name, t.Type, t.State, t.Error)
-			}
-		}
-	}
-	if connected < want {
-		return "", fmt.Errorf("%d of %d Envoys are connected", connected, want)
-	}
-	return fmt.Sprintf("%d connected", connected), nil
 }
 
 func (k *checker) envoy(ctx context.Context, p localmesh.ProcessStatus, admin, address string) {

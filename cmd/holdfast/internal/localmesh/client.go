@@ -42,8 +42,11 @@ type ProxyType struct {
 	Error string `json:"error,omitempty"`
 }
 
-// Acked is the state of what an Envoy has taken.
-const Acked = "ACKED"
+// Acked is the state of what an Envoy has taken, nacked of what it refused.
+const (
+	Acked  = "ACKED"
+	nacked = "NACKED"
+)
 
 // Configuration is the control plane's GET /v1/config.
 type Configuration struct {

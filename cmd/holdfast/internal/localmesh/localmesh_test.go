@@ -91,8 +91,20 @@ func play(role string) {
 		}
 		go func() {
 			_ = http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if strings.HasPrefix(r.URL.Path, "/v1/") {
+				switch r.URL.Path {
+				case "/v1/config":
 					fmt.Fprint(w, `{}`)
+				case "/v1/proxies":
+					// All Envoys of the topology, and all have what they need.
+					t, err := mesh.Read(filepath.Join(flags["--run-dir"], "mesh.json"))
+					if err != nil {
+						panic(err)
+					}
+					list := ProxyList{Proxies: []Proxy{{Name: "gateway", Connected: true}}}
+					for _, n := range t.Nodes {
+						list.Proxies = append(list.Proxies, Proxy{Name: n.Name, Connected: true})
+					}
+					_ = json.NewEncoder(w).Encode(list)
 				}
 			}))
 		}()
@@ -274,6 +286,27 @@ func TestScale(t *testing.T) {
 	}
 	if _, err := client.Scale(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "between 1 and") {
 		t.Errorf("scale 0: got %v", err)
+	}
+}
+
+func TestBehind(t *testing.T) {
+	proxy := func(name, state string) Proxy {
+		return Proxy{Name: name, Connected: true, Types: []ProxyType{{Type: "LDS", State: Acked}, {Type: "ECDS", State: state, Error: "why"}}}
+	}
+	for _, c := range []struct {
+		list ProxyList
+		want string
+		nack bool
+	}{
+		{ProxyList{}, "0 of 2 Envoys are connected", false},
+		{ProxyList{Proxies: []Proxy{proxy("a", Acked), {Name: "gone"}}}, "1 of 2 Envoys are connected", false},
+		{ProxyList{Proxies: []Proxy{proxy("a", Acked), proxy("b", "PENDING")}}, "b, ECDS: PENDING", false},
+		{ProxyList{Proxies: []Proxy{proxy("a", "PENDING"), proxy("b", nacked)}}, "b, ECDS: why", true},
+		{ProxyList{Proxies: []Proxy{proxy("a", Acked), proxy("b", Acked)}}, "", false},
+	} {
+		if what, nack := c.list.behind(2); what != c.want || (nack != nil) != c.nack {
+			t.Errorf("%+v: got %q, %v; want %q", c.list, what, nack, c.want)
+		}
 	}
 }
 

@@ -203,6 +203,9 @@ func (m *Mesh) Start(ctx context.Context) error {
 	if err := m.waitConfigured(ctx, third...); err != nil {
 		return err
 	}
+	if err := m.waitProgrammed(ctx, len(third)); err != nil {
+		return err
+	}
 	m.mu.Lock()
 	m.ready = true
 	m.mu.Unlock()

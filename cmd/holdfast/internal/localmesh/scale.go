@@ -101,7 +101,10 @@ func (m *Mesh) grow(ctx context.Context, have, n int) (err error) {
 		}
 		third = append(third, a.envoy)
 	}
-	return m.waitConfigured(ctx, third...)
+	if err := m.waitConfigured(ctx, third...); err != nil {
+		return err
+	}
+	return m.waitProgrammed(ctx, n+1)
 }
 
 // shrink removes the last nodes, one after the other, so that there is always one whose store can take what the others

@@ -69,3 +69,70 @@ func (m *Mesh) configError(ctx context.Context) string {
 	}
 	return config.Error
 }
+
+// waitProgrammed waits until every Envoy has taken all that it was sent. Only then do requests pass the filter.
+func (m *Mesh) waitProgrammed(ctx context.Context, envoys int) error {
+	last := "the control plane does not answer"
+	var refused error
+	var since time.Time
+	ok := until(ctx, readyTimeout, func(ctx context.Context) bool {
+		var list ProxyList
+		if err := (Client{Paths: m.paths}).Admin(ctx, http.MethodGet, "/v1/proxies", nil, &list); err != nil {
+			return false
+		}
+		var nack *ProxyType
+		last, nack = list.behind(envoys)
+		switch {
+		case nack == nil:
+			since = time.Time{}
+		case since.IsZero():
+			since = time.Now()
+		case time.Since(since) > refusedTimeout:
+			refused = fmt.Errorf("an Envoy refuses its configuration: %s", last)
+			if advice := explainEnvoy(nack.Error); advice != "" {
+				refused = fmt.Errorf("%w\n%s", refused, advice)
+			}
+			return true
+		}
+		return last == ""
+	})
+	switch {
+	case refused != nil:
+		return refused
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case !ok:
+		return fmt.Errorf("the Envoys have no configuration after %v: %s", readyTimeout, last)
+	}
+	return nil
+}
+
+// Behind says what keeps want Envoys from having all that they were sent; empty if nothing does.
+func (l *ProxyList) Behind(want int) string {
+	what, _ := l.behind(want)
+	return what
+}
+
+// behind says which Envoy has not taken everything yet; empty if all want have. A refusal comes first.
+func (l *ProxyList) behind(want int) (what string, nack *ProxyType) {
+	connected := 0
+	for _, p := range l.Proxies {
+		if !p.Connected {
+			continue
+		}
+		connected++
+		for i, t := range p.Types {
+			switch t.State {
+			case Acked:
+			case nacked:
+				return fmt.Sprintf("%s, %s: %s", p.Name, t.Type, t.Error), &p.Types[i]
+			default:
+				what = fmt.Sprintf("%s, %s: %s", p.Name, t.Type, t.State)
+			}
+		}
+	}
+	if connected < want {
+		what = fmt.Sprintf("%d of %d Envoys are connected", connected, want)
+	}
+	return what, nil
+}
