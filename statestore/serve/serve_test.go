@@ -216,7 +216,7 @@ func TestSlowSubscriberSkips(t *testing.T) {
 	_, _, socket := start(t)
 	slow, fast := dial(t, socket), dial(t, socket)
 	slow.call(get("k", true))
-	const commits = 5000
+	const commits = 1500
 	for range commits {
 		fast.send(commit("k", 1))
 		if r := fast.receive(); r.GetCommitted() == nil {
