@@ -88,9 +88,7 @@ func (c *conn) dispatch(ctx context.Context, req *storev1.Request) {
 		}
 		c.get(req, call.Get)
 	case *storev1.Request_Unsubscribe:
-		id := idOf(call.Unsubscribe.GetEntity())
-		c.out.unsubscribe(id)
-		engine.Unsubscribe(call.Unsubscribe.GetEntity(), c.out)
+		c.unsubscribe(call.Unsubscribe.GetEntity())
 		c.answer(req, done(req))
 	case *storev1.Request_Commit:
 		if engine.Strong(call.Commit.GetEntity().GetType()) {
@@ -114,6 +112,11 @@ func (c *conn) dispatch(ctx context.Context, req *storev1.Request) {
 	default:
 		c.async(ctx, req, 0, func(ctx context.Context) *storev1.Response { return c.server.admin(ctx, req) })
 	}
+}
+
+func (c *conn) unsubscribe(ent *storev1.Entity) {
+	c.out.unsubscribe(idOf(ent))
+	c.server.engine.Unsubscribe(ent, c.out)
 }
 
 func (c *conn) get(req *storev1.Request, get *storev1.Get) {
@@ -178,18 +181,25 @@ func (c *conn) write() {
 				break
 			}
 			buf = buf[:0]
+			stale := false
 			for _, r := range out {
 				var err error
-				if buf, err = frame.Append(buf, r); err != nil {
-					c.server.log.Error("answer does not fit a frame", "error", err)
-					if r.Id != 0 {
-						buf, _ = frame.Append(buf, &storev1.Response{Id: r.Id, Error: refusal.From(err, outcomeOf(r)).Proto()})
-					}
+				if buf, err = frame.Append(buf, r); err == nil {
+					continue
 				}
+				c.server.log.Error("answer does not fit a frame", "error", err)
+				// Nor would later pushes: who is subscribed would keep an old state for ever, so nobody is.
+				c.unsubscribe(r.GetState().GetEntity())
+				if r.Id == 0 {
+					// The only way to tell that what was pushed before is no longer true.
+					stale = true
+					continue
+				}
+				buf, _ = frame.Append(buf, &storev1.Response{Id: r.Id, Error: refusal.From(err, outcomeOf(r)).Proto()})
 			}
 			_, err := c.net.Write(buf)
 			c.inFlight.Add(-int64(answers))
-			if err != nil {
+			if err != nil || stale {
 				// The reader notices too; what else is queued is dropped by take.
 				c.net.Close()
 				c.drain()
