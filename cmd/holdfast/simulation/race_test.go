@@ -3,4 +3,4 @@
 package simulation
 
 // The race detector makes a run five times as long.
-const defaultSeeds = 10
+const defaultSeeds = 8
