@@ -170,8 +170,9 @@ func (c *cache) read(m mark, st *storev1.State) (do todo) {
 	n := proto.Size(st)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	// While subscribed, what came meanwhile is at least as new, or more will come.
-	if e := m.e; c.entries[e.key] == e && e.phase == subscribed && e.seq == m.seq && !e.is(st) {
+	// While subscribed, what came meanwhile is at least as new, or more will come. Where it was dropped again, this is the
+	// latest there is: the store answers and pushes an entity's states in their order.
+	if e := m.e; c.entries[e.key] == e && e.phase == subscribed && (e.seq == m.seq || e.state == nil) && !e.is(st) {
 		c.install(e, st, n, &do)
 		c.evict(&do)
 	}
@@ -185,7 +186,9 @@ func (c *cache) committed(m mark, st *storev1.State) (do todo) {
 	defer c.mu.Unlock()
 	e := c.entries[keyOf(st.GetEntity())]
 	switch {
-	case e == nil || e.phase == leaving || e.is(st):
+	case e == nil || e.phase != subscribed || e.is(st):
+		// Of an entry that is subscribing, the Get's answer is still to come: it holds this commit, and perhaps later
+		// changes of which there is no push.
 	case e == m.e && e.seq == m.seq:
 		c.install(e, st, n, &do)
 		c.evict(&do)

@@ -43,6 +43,15 @@ const (
 	// settled is how long a connection must have lived for the next loss to start at backoffMin again.
 	settled = 2 * time.Second
 
+	// probeEvery is how often a connection on which calls wait is looked at; a store that has said nothing since the last
+	// look is asked for a sign of life. Without calls it is asked after idleProbe, for the sake of what is cached.
+	probeEvery = 250 * time.Millisecond
+	idleProbe  = 2 * time.Second
+
+	// hungAfter is how long a store may take to show life: long for a busy machine, short beside a lease and a caller's
+	// patience.
+	hungAfter = time.Second
+
 	// grace is how long past a call's deadline its answer may come. A store answers by the deadline it was sent; one that
 	// doesn't is hung, and what was cached from it is no longer kept fresh.
 	grace = 10 * time.Second

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -64,6 +65,8 @@ type session struct {
 	gone chan struct{}
 	// lostErr is why the connection ended; set before run returns.
 	lostErr error
+	// reads counts what was read, for alive.
+	reads atomic.Uint64
 
 	// mu guards the fields below and the guarded ones of every call. No callback runs under it.
 	mu      sync.Mutex
@@ -164,17 +167,19 @@ func (s *session) expire(k *call) {
 
 // run serves the connection until it is lost.
 func (s *session) run() {
-	var writer sync.WaitGroup
-	writer.Go(func() {
+	var others sync.WaitGroup
+	others.Go(func() {
 		s.c.guard(s.write)
 		// Whatever ended the writer ends the reader.
 		s.conn.Close()
 	})
+	others.Go(func() { s.c.guard(s.alive) })
+	s.greet()
 	err := errors.New("reader failed")
 	s.c.guard(func() { err = s.read() })
 	s.conn.Close()
 	close(s.gone)
-	writer.Wait()
+	others.Wait()
 	s.mu.Lock()
 	s.lostErr = err
 	s.mu.Unlock()
@@ -189,6 +194,7 @@ func (s *session) read() error {
 		if err != nil {
 			return fmt.Errorf("read: %w", err)
 		}
+		s.reads.Add(1)
 		resp := &storev1.Response{}
 		if err := proto.Unmarshal(payload, resp); err != nil {
 			return fmt.Errorf("decode response: %w", err)

@@ -102,13 +102,10 @@ func (c *Client) Close() {
 	c.closed = true
 	c.mu.Unlock()
 	c.stop()
-	if s := c.cur.Load(); s != nil {
-		s.conn.Close()
-	}
 	c.wg.Wait()
 }
 
-// Up reports whether the store is connected now.
+// Up reports whether the store is connected, and answers.
 func (c *Client) Up() bool { return c.cur.Load() != nil }
 
 // connect keeps a connection up until Close.
@@ -140,25 +137,32 @@ func (c *Client) connect() {
 // session serves one connection to its end.
 func (c *Client) session(conn net.Conn) {
 	s := newSession(c, conn)
-	c.cur.Store(s)
-	// Close stops first and looks for a session then, so one of the two sees the other.
-	if c.ctx.Err() != nil {
-		conn.Close()
-	}
-	c.mu.Lock()
-	close(c.came)
-	c.mu.Unlock()
-	c.guard(func() { c.opts.StateChanged(true) })
+	// Close ends the connection whether or not the store has answered on it.
+	defer context.AfterFunc(c.ctx, func() { conn.Close() })()
 
 	s.run()
 
 	c.mu.Lock()
-	c.came = make(chan struct{})
+	up := c.cur.CompareAndSwap(s, nil)
+	if up {
+		c.came = make(chan struct{})
+	}
 	c.lastErr = s.lostErr
 	c.mu.Unlock()
-	c.cur.Store(nil)
 	s.fail()
-	c.guard(func() { c.opts.StateChanged(false) })
+	if up {
+		c.guard(func() { c.opts.StateChanged(false) })
+	}
+}
+
+// adopt makes s the session of all calls: the store has answered on it. It runs on the reader's goroutine, so before the
+// session's end.
+func (c *Client) adopt(s *session) {
+	c.mu.Lock()
+	c.cur.Store(s)
+	close(c.came)
+	c.mu.Unlock()
+	c.guard(func() { c.opts.StateChanged(true) })
 }
 
 // guard runs f and keeps a panic from ending the process.

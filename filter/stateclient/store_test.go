@@ -6,6 +6,7 @@ import (
 	"net"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,6 +24,8 @@ type store struct {
 	// auto, if set, handles a request itself; returning false hands it to next.
 	auto func(c *conn, r *storev1.Request) bool
 	reqs chan request
+	// mute makes the store take everything and answer no probe.
+	mute atomic.Bool
 
 	mu     sync.Mutex
 	conns  []*conn
@@ -90,6 +93,11 @@ func (s *store) serve(c *conn) {
 		if err := proto.Unmarshal(p, r); err != nil {
 			s.t.Errorf("test store: %v", err)
 			return
+		}
+		if r.GetGetStatus() != nil && !s.mute.Load() {
+			// The client's probe.
+			c.send(&storev1.Response{Id: r.Id, Result: &storev1.Response_Status{Status: &storev1.StoreStatus{Node: "n"}}})
+			continue
 		}
 		if s.auto == nil || !s.auto(c, r) {
 			s.reqs <- request{r, c}
