@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/holdfast-mesh/holdfast/cmd/holdfast/internal/localmesh"
-	"github.com/holdfast-mesh/holdfast/controlplane/api/v1alpha1"
 	"github.com/holdfast-mesh/holdfast/replication/gossip"
 )
 
@@ -74,18 +73,10 @@ func runUp(cmd *cobra.Command, f upFlags) error {
 	if err != nil {
 		return err
 	}
-	config, err := v1alpha1.Load(f.file)
-	if err != nil {
-		return err
-	}
-	if config.Mesh == nil {
-		return fmt.Errorf("%s has no LocalMesh document: add one that lists the commands (or addresses) of your services", f.file)
-	}
-
 	out := cmd.OutOrStdout()
 	display := newDisplay(out, f.headless)
 	m, err := localmesh.New(localmesh.Options{
-		File: f.file, Config: config, Nodes: f.nodes, PortBase: f.portBase, DataDir: f.dataDir, Reset: f.reset,
+		File: f.file, Nodes: f.nodes, PortBase: f.portBase, DataDir: f.dataDir, Reset: f.reset,
 		Executable: self, Envoy: envoy, ModuleDir: moduleDir, GossipKey: gossip.NewKeyFile(), Progress: display.line,
 		Logger: slog.New(display.handler()),
 	})

@@ -1,7 +1,6 @@
 package localmesh
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -73,7 +72,7 @@ func (m *Mesh) handleScale(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	// Whoever asked may go away; a half-done change would be worse.
-	switch err := m.Scale(context.WithoutCancel(r.Context()), req.Nodes); {
+	switch err := m.Scale(m.life, req.Nodes); {
 	case errors.Is(err, errBusy):
 		answer(w, http.StatusConflict, ErrorBody{err.Error()})
 	case err != nil:

@@ -51,7 +51,9 @@ func (m *Mesh) newNodeLocked(i int) (*node, error) {
 		return nil, fmt.Errorf("run folder: %w", err)
 	}
 	if old := m.addresses[name]; old != nil {
-		return &node{Node: *old, services: map[string]*supervise.Process{}}, nil
+		n := &node{Node: *old, services: map[string]*supervise.Process{}}
+		m.addresses[name] = &n.Node
+		return n, m.addressWorkloads(n)
 	}
 	gossip, err := m.ports.free()
 	if err != nil {
@@ -63,10 +65,8 @@ func (m *Mesh) newNodeLocked(i int) (*node, error) {
 		ServeSocket: filepath.Join(dir, "serve.sock"), AdminSocket: filepath.Join(dir, "envoy-admin.sock"),
 		Services: map[string]string{},
 	}}
-	for _, w := range m.workloads(v1alpha1.ScopeNode) {
-		if n.Services[w.Name], err = m.addressOf(w); err != nil {
-			return nil, err
-		}
+	if err := m.addressWorkloads(n); err != nil {
+		return nil, err
 	}
 	if n.Services[probe.Workload], err = m.ports.free(); err != nil {
 		return nil, err
@@ -75,13 +75,30 @@ func (m *Mesh) newNodeLocked(i int) (*node, error) {
 	return n, nil
 }
 
+// addressWorkloads gives a node's replicas their addresses: those that they had, where the node was here before.
+func (m *Mesh) addressWorkloads(n *node) (err error) {
+	current := map[string]string{}
+	if a, ok := n.Services[probe.Workload]; ok {
+		current[probe.Workload] = a
+	}
+	for _, w := range m.workloads(v1alpha1.ScopeNode) {
+		a := n.Services[w.Name]
+		if a == "" || w.Address != "" {
+			if a, err = m.addressOf(w); err != nil {
+				return err
+			}
+		}
+		current[w.Name] = a
+	}
+	n.Services = current
+	return nil
+}
+
 func (m *Mesh) workloads(scope string) []*v1alpha1.Workload {
 	var out []*v1alpha1.Workload
-	if m.opts.Config.Mesh == nil {
-		return nil
-	}
-	for i := range m.opts.Config.Mesh.Spec.Workloads {
-		if w := &m.opts.Config.Mesh.Spec.Workloads[i]; w.Scope == scope {
+	spec := &m.config.Load().Mesh.Spec
+	for i := range spec.Workloads {
+		if w := &spec.Workloads[i]; w.Scope == scope {
 			out = append(out, w)
 		}
 	}

@@ -30,6 +30,8 @@ const (
 	probeTimeout = time.Second
 	// pollState is the pause between two looks at something that is expected soon.
 	pollState = 50 * time.Millisecond
+	// pollFile is the pause between two looks at the configuration file. Editors replace files in too many ways for inotify.
+	pollFile = 500 * time.Millisecond
 	// maxProbeBody bounds what is read of an answer: Envoy's statistics are the largest.
 	maxProbeBody = 4 << 20
 	// maxScaleBody bounds the body of a request to the API.

@@ -2,6 +2,7 @@ package localmesh
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,7 +20,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/holdfast-mesh/holdfast/controlplane/api/v1alpha1"
 	"github.com/holdfast-mesh/holdfast/internal/mesh"
 	"github.com/holdfast-mesh/holdfast/internal/supervise"
 )
@@ -62,7 +62,7 @@ func play(role string) {
 		name, socket = flags["--node"]+"/store", filepath.Join(run, flags["--node"], "store-http.sock")
 		_ = os.WriteFile(filepath.Join(run, flags["--node"], "store.sock"), nil, 0o600)
 	case "service":
-		name, tcp = os.Getenv("HOLDFAST_NODE")+"/service", net.JoinHostPort(os.Getenv("HOST"), os.Getenv("PORT"))
+		name, tcp = os.Getenv("HOLDFAST_NODE")+"/"+cmp.Or(os.Getenv("SERVICE"), "service"), net.JoinHostPort(os.Getenv("HOST"), os.Getenv("PORT"))
 	case "-c": // Envoy
 		dir := filepath.Dir(os.Args[2])
 		name, socket = filepath.Base(dir)+"/envoy", filepath.Join(dir, "envoy-admin.sock")
@@ -139,18 +139,31 @@ func playUp() {
 
 func atoi(s string) (n int) { _, _ = fmt.Sscan(s, &n); return n }
 
+// writeConfig writes a mesh with a page and these services.
+func writeConfig(data string, services ...string) {
+	self, err := os.Executable()
+	if err != nil {
+		panic(err)
+	}
+	text := "apiVersion: holdfast.dev/v1alpha1\nkind: LocalMesh\nmetadata: {name: test}\nspec:\n  workloads:\n"
+	text += fmt.Sprintf("  - {name: page, command: [%q, service], scope: gateway, route: {prefix: /}}\n", self)
+	for _, name := range services {
+		text += fmt.Sprintf("  - {name: %q, command: [%q, service], env: {SERVICE: %q}}\n", name, self, name)
+	}
+	if err := os.WriteFile(filepath.Join(data, "holdfast.yaml"), []byte(text), 0o600); err != nil {
+		panic(err)
+	}
+}
+
 func testOptions(data string, nodes, base int) Options {
 	self, err := os.Executable()
 	if err != nil {
 		panic(err)
 	}
+	writeConfig(data, "service")
 	return Options{
 		File: filepath.Join(data, "holdfast.yaml"), Nodes: nodes, PortBase: base, DataDir: data,
 		Executable: self, Envoy: self, ModuleDir: data, Logger: slog.New(slog.DiscardHandler),
-		Config: &v1alpha1.Config{Mesh: &v1alpha1.LocalMesh{Spec: v1alpha1.MeshSpec{Workloads: []v1alpha1.Workload{
-			{Name: "service", Command: []string{self, "service"}, Scope: v1alpha1.ScopeNode},
-			{Name: "page", Command: []string{self, "service"}, Scope: v1alpha1.ScopeGateway},
-		}}}},
 	}
 }
 
@@ -286,6 +299,31 @@ func TestScale(t *testing.T) {
 	}
 	if _, err := client.Scale(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "between 1 and") {
 		t.Errorf("scale 0: got %v", err)
+	}
+}
+
+func TestFollowsTheConfiguration(t *testing.T) {
+	m, journal := startMesh(t, 2)
+	topology := func() map[string]string {
+		top, err := mesh.Read(m.paths.Topology())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return top.Nodes[1].Services
+	}
+	had := topology()["service"]
+	writeConfig(m.paths.Data, "service", "second")
+	eventually(t, "a second service", func() bool { return topology()["second"] != "" && len(m.Status().Nodes[0].ServicePIDs) == 2 })
+	if got := topology()["service"]; got != had || slices.Contains(journal(), "stop node-2/service") {
+		t.Errorf("the first service was disturbed: %s, was %s; %q", got, had, journal())
+	}
+	if err := os.WriteFile(m.opts.File, []byte("nonsense: true"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	writeConfig(m.paths.Data, "second")
+	eventually(t, "rid of the first service", func() bool { return slices.Contains(journal(), "stop node-2/service") })
+	if got := topology(); got["service"] != "" || got["second"] == "" || slices.Contains(journal(), "stop node-2/second") {
+		t.Errorf("got %v, %q", got, journal())
 	}
 }
 

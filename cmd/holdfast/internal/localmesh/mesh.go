@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"github.com/holdfast-mesh/holdfast/controlplane/api/v1alpha1"
 	"github.com/holdfast-mesh/holdfast/internal/mesh"
@@ -15,9 +16,8 @@ import (
 
 // Options configures a mesh.
 type Options struct {
-	// File is the configuration, Config what it says.
-	File   string
-	Config *v1alpha1.Config
+	// File is the configuration. It must have a LocalMesh.
+	File string
 	// Nodes is how many to start with, PortBase the gateway's port; node i's ingress is PortBase+i.
 	Nodes, PortBase int
 	DataDir         string
@@ -38,12 +38,21 @@ type Mesh struct {
 	paths Paths
 	ports *ports
 	// dir is the configuration file's folder.
-	dir  string
-	lock *os.File
+	dir string
+	// source is the configuration that the mesh was started with.
+	source []byte
+	lock   *os.File
 	// claimed is set once the run folder is ours to remove.
 	claimed bool
 	sup     *supervise.Supervisor
 	api     *api
+
+	// config is what the workloads are like now.
+	config atomic.Pointer[v1alpha1.Config]
+	// life ends when Close begins; end ends it. followed is closed when nobody follows the configuration any more.
+	life     context.Context
+	end      context.CancelFunc
+	followed sync.WaitGroup
 
 	// change is held by whoever starts, scales or stops: one at a time.
 	change sync.Mutex
@@ -86,6 +95,17 @@ func New(opts Options) (*Mesh, error) {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
 	opts.File = file
+	source, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
+	}
+	config, err := v1alpha1.Parse(opts.File, source)
+	if err != nil {
+		return nil, err
+	}
+	if config.Mesh == nil {
+		return nil, fmt.Errorf("%s has no LocalMesh document: add one that lists the commands (or addresses) of your services", opts.File)
+	}
 	lock, err := paths.lock()
 	if err != nil {
 		return nil, err
@@ -99,6 +119,9 @@ func New(opts Options) (*Mesh, error) {
 		opts: opts, paths: paths, ports: p, dir: filepath.Dir(file), lock: lock,
 		single: map[string]*supervise.Process{}, addresses: map[string]*mesh.Node{},
 	}
+	m.config.Store(config)
+	m.source = source
+	m.life, m.end = context.WithCancel(context.Background())
 	if err := m.prepare(); err != nil {
 		m.Close()
 		return nil, err
@@ -209,6 +232,7 @@ func (m *Mesh) Start(ctx context.Context) error {
 	m.mu.Lock()
 	m.ready = true
 	m.mu.Unlock()
+	m.followed.Go(func() { m.follow(m.life, m.source) })
 	return nil
 }
 

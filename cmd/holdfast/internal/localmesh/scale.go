@@ -171,7 +171,7 @@ func idle(ctx context.Context, adminSocket string) bool {
 func (m *Mesh) programmed(ctx context.Context, leaving string) bool {
 	client := Client{Paths: m.paths}
 	var config Configuration
-	if err := client.Admin(ctx, http.MethodGet, "/v1/config", nil, &config); err != nil || slices.Contains(config.Nodes, leaving) {
+	if err := client.Admin(ctx, http.MethodGet, "/v1/config", nil, &config); err != nil || leaving != "" && slices.Contains(config.Nodes, leaving) {
 		return false
 	}
 	var list ProxyList

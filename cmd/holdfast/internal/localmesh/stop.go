@@ -9,6 +9,8 @@ import (
 
 // Close stops everything, bounded: first what takes requests, then what serves them, then what keeps the state.
 func (m *Mesh) Close() {
+	m.end()
+	m.followed.Wait()
 	m.change.Lock()
 	defer m.change.Unlock()
 	if m.sup != nil {
