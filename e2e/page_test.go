@@ -58,6 +58,27 @@ func TestPage(t *testing.T) {
 	}
 }
 
+// The page gets over the loss of what it hangs on, by itself.
+func TestPageReconnects(t *testing.T) {
+	chromium := findChromium(t)
+	m := mesh(t)
+	key := newKey(t)
+	page := window(t, browser(t, chromium), "http://"+m.Gateway()+"/#"+key)
+	must(t)(vote(m, m.Ingress(1), key, question))
+	do(t, page, "see a vote", chromedp.WaitVisible(`#questions > li[data-votes="1"]`, chromedp.ByQuery))
+	s, err := m.Status()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Kill(s.Gateway.EnvoyPID); err != nil {
+		t.Fatal(err)
+	}
+	must(t)(vote(m, m.Ingress(1), key, question))
+	do(t, page, "see the vote that came meanwhile",
+		chromedp.WaitVisible(`#questions > li[data-votes="2"]`, chromedp.ByQuery),
+		chromedp.WaitVisible(`#live[data-live="live"]`, chromedp.ByQuery))
+}
+
 func findChromium(t *testing.T) string {
 	t.Helper()
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable"} {

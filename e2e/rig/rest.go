@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 )
 
@@ -99,4 +101,17 @@ func Raw(ctx context.Context, transport http.RoundTripper, url, body string, hea
 		return nil, fmt.Errorf("%s: read body: %w", url, err)
 	}
 	return &Reply{Status: resp.StatusCode, Header: resp.Header, Body: data}, nil
+}
+
+// GetSocket calls GET path at a Unix socket in the mesh's run folder.
+func (m *Mesh) GetSocket(socket, path string) (*Reply, error) {
+	folder, err := m.RunFolder()
+	if err != nil {
+		return nil, err
+	}
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(folder, socket))
+	}}
+	defer transport.CloseIdleConnections()
+	return (&restClient{http: &http.Client{Timeout: callTimeout, Transport: transport}}).do(http.MethodGet, "http://mesh"+path, nil, nil)
 }
