@@ -58,6 +58,8 @@ type entity struct {
 	// epoch is the claim that the copy belongs to; 0: there is no copy.
 	epoch int64
 	copy  record
+	// told is the newest revision that a load brought: nobody may be given an older state after it.
+	told int64
 	// drops counts how often the copy was dropped: what was loaded before a drop is not installed after it.
 	drops uint64
 }
@@ -163,14 +165,9 @@ func (c *Commands) fresh(ctx context.Context, s *slot, e *entity) (record, int64
 		if err != nil {
 			return record{}, 0, readRefusal("load "+e.id.String(), err)
 		}
-		c.mu.Lock()
-		if s.epoch == epoch && e.drops == drops {
-			if e.epoch == epoch && e.copy.rev > r.rev {
-				r = e.copy
-			}
-			e.epoch, e.copy = epoch, r
+		if !c.install(s, e, epoch, drops, &r) {
+			continue
 		}
-		c.mu.Unlock()
 		if committer.Held(s.id.typ, s.id.number, epoch) {
 			return r, epoch, nil
 		}
@@ -180,6 +177,31 @@ func (c *Commands) fresh(ctx context.Context, s *slot, e *entity) (record, int64
 		c.unclaim(s, epoch)
 	}
 	return record{}, 0, refusal.NotApplied(codes.Unavailable, "slot %d of %s changes hands", s.id.number, s.id.typ)
+}
+
+// install keeps what was loaded, unless there is something newer: then that is r. It reports false where others were told of
+// something newer already, and it is not here any more. Etcd may answer two loads in another order than it carried them
+// out, and between them a commit that was given up as unknown may arrive.
+func (c *Commands) install(s *slot, e *entity, epoch int64, drops uint64, r *record) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	forgotten := false
+	if now := c.entities[e.id]; now != nil && now != e {
+		e, forgotten = now, true
+	}
+	switch {
+	case s.epoch != epoch:
+		return true // The caller looks whose the slot is.
+	case e.epoch == epoch && e.copy.rev >= r.rev:
+		*r = e.copy
+		return true
+	case r.rev < e.told:
+		return false
+	case e.epoch == epoch || !forgotten && e.drops == drops:
+		e.epoch, e.copy = epoch, *r
+	}
+	e.told = r.rev
+	return true
 }
 
 var errEtcdGone = refusal.NotApplied(codes.Unavailable, "etcd is gone: strong entities wait for it")
