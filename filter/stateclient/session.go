@@ -167,19 +167,17 @@ func (s *session) expire(k *call) {
 
 // run serves the connection until it is lost.
 func (s *session) run() {
-	var others sync.WaitGroup
-	others.Go(func() {
+	var writer sync.WaitGroup
+	writer.Go(func() {
 		s.c.guard(s.write)
 		// Whatever ended the writer ends the reader.
 		s.conn.Close()
 	})
-	others.Go(func() { s.c.guard(s.alive) })
-	s.greet()
 	err := errors.New("reader failed")
 	s.c.guard(func() { err = s.read() })
 	s.conn.Close()
 	close(s.gone)
-	others.Wait()
+	writer.Wait()
 	s.mu.Lock()
 	s.lostErr = err
 	s.mu.Unlock()

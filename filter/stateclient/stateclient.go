@@ -140,7 +140,11 @@ func (c *Client) session(conn net.Conn) {
 	// Close ends the connection whether or not the store has answered on it.
 	defer context.AfterFunc(c.ctx, func() { conn.Close() })()
 
+	var alive sync.WaitGroup
+	alive.Go(func() { c.guard(s.alive) })
+	s.greet()
 	s.run()
+	alive.Wait()
 
 	c.mu.Lock()
 	up := c.cur.CompareAndSwap(s, nil)

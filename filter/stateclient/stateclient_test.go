@@ -115,8 +115,6 @@ func TestEveryCallIsAnswered(t *testing.T) {
 			resp.Result = &storev1.Response_Begun{Begun: &storev1.Begun{Token: call.Begin.GetRequestId() + "!"}}
 		case *storev1.Request_Inspect:
 			resp.Result = &storev1.Response_Inspection{Inspection: &storev1.Inspection{Owner: "node-1"}}
-		case *storev1.Request_GetStatus:
-			resp.Result = &storev1.Response_Status{Status: &storev1.StoreStatus{Node: "node-1"}}
 		case *storev1.Request_Abort, *storev1.Request_Configure:
 			resp.Result = &storev1.Response_Done{Done: &storev1.Done{}}
 		default:
@@ -409,7 +407,7 @@ func TestCallWaitsForTheConnection(t *testing.T) {
 		s.next()
 		cancel()
 	}()
-	if _, err := c2.Call(ctx, &storev1.Request{Call: &storev1.Request_GetStatus{}}); err == nil {
+	if _, err := c2.Call(ctx, &storev1.Request{Call: &storev1.Request_Inspect{}}); err == nil {
 		t.Error("a call that was given up was answered")
 	}
 	if !c2.Up() {
@@ -585,4 +583,28 @@ func TestBrokenStoreIsLeft(t *testing.T) {
 			subscribe(t, s, c, "a", "1")
 		})
 	}
+}
+
+// TestStoppedStore: a store that is stopped keeps its connection and its socket takes new ones, but nobody waits for it.
+func TestStoppedStore(t *testing.T) {
+	s := newStore(t, nil)
+	c := dial(t, s, Options{})
+	s.mute.Store(true)
+	done, wait := into[*storev1.State](t)
+	c.Get("t", "a", true, time.Hour, done)
+	var e *Error
+	if _, err := wait(); !errors.As(err, &e) || e.Outcome != storev1.Outcome_OUTCOME_NOT_APPLIED {
+		t.Errorf("Get of a stopped store: %v", err)
+	}
+	eventually(t, "a stopped store is down", func() bool { return !c.Up() })
+	// Its next connection is taken, and asked for a sign of life: until then it stays down.
+	for r := s.next(); r.GetGetStatus() == nil; r = s.next() {
+	}
+	for r := s.next(); r.GetGetStatus() == nil; r = s.next() {
+	}
+	if c.Up() {
+		t.Error("up without an answer")
+	}
+	s.mute.Store(false)
+	eventually(t, "up again", c.Up)
 }

@@ -96,7 +96,7 @@ func (s *store) serve(c *conn) {
 		}
 		if r.GetGetStatus() != nil && !s.mute.Load() {
 			// The client's probe.
-			c.send(&storev1.Response{Id: r.Id, Result: &storev1.Response_Status{Status: &storev1.StoreStatus{Node: "n"}}})
+			c.send(&storev1.Response{Id: r.Id, Result: &storev1.Response_Status{Status: &storev1.StoreStatus{Node: "node-1"}}})
 			continue
 		}
 		if s.auto == nil || !s.auto(c, r) {

@@ -193,6 +193,14 @@ func (n *Node) PeerAddress(node string) (string, bool) {
 	return "", false
 }
 
+// Dead reports whether a node was a member and is no longer. One that was never seen is not dead.
+func (n *Node) Dead(node string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	m := n.members[node]
+	return m != nil && m.peer == nil
+}
+
 // Close tells the others that this member leaves, ends all streams and waits for them.
 func (n *Node) Close() error {
 	if !n.close() {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/code"
 	"google.golang.org/grpc"
@@ -149,12 +150,37 @@ func (c *Client) Call(ctx context.Context, node string, req *storev1.Request) (*
 	if err != nil {
 		return nil, &Error{code.Code_UNAVAILABLE, storev1.Outcome_OUTCOME_NOT_APPLIED, fmt.Errorf("store of %s: %w", node, err)}
 	}
+	ctx, stop := c.whileLive(ctx, node)
+	defer stop()
 	var p peer.Peer
 	resp, err := replicationv1.NewReplicationClient(cc).Call(ctx, req, grpc.Peer(&p))
 	if err != nil {
 		return nil, callError(node, req, p.Addr != nil, err)
 	}
 	return resp, nil
+}
+
+// whileLive is ctx until node is no longer a live member: a stopped process keeps its connections, and would keep its
+// callers as long as they want to wait.
+func (c *Client) whileLive(ctx context.Context, node string) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	var check *time.Timer
+	armed := make(chan struct{})
+	check = time.AfterFunc(liveEvery, func() {
+		<-armed
+		if _, ok := c.cfg.Resolve(node); !ok {
+			cancel()
+			return
+		}
+		if ctx.Err() == nil {
+			check.Reset(liveEvery)
+		}
+	})
+	close(armed)
+	return ctx, func() {
+		cancel()
+		check.Stop()
+	}
 }
 
 func (c *Client) to(node string) (*grpc.ClientConn, error) {

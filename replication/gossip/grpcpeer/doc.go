@@ -17,6 +17,8 @@ const (
 	pingAfter   = 10 * time.Second
 	pingTimeout = 3 * time.Second
 	pingMin     = 5 * time.Second
+	// liveEvery is how often a call that takes long asks whether its node is still a live member.
+	liveEvery = 250 * time.Millisecond
 	// reconnectMin and reconnectMax bound the pause between attempts to reach a store that calls are forwarded to.
 	reconnectMin = 25 * time.Millisecond
 	reconnectMax = time.Second

@@ -196,6 +196,52 @@ func TestCallIsForwarded(t *testing.T) {
 	a.stop(t)
 }
 
+// TestCallOfADeadMember: a stopped process keeps its connections; who waits for it is let go when it is declared dead.
+func TestCallOfADeadMember(t *testing.T) {
+	dir := runtimeDir(t)
+	entered, release := make(chan struct{}), make(chan struct{})
+	hang := func(context.Context, *storev1.Request) *storev1.Response {
+		entered <- struct{}{}
+		<-release
+		return &storev1.Response{}
+	}
+	a := start(t, dir, "a", 1, nil, sim.NewCounters("t"), hang)
+	b := start(t, dir, "b", 2, []string{a.node.Address()}, sim.NewCounters("t"), nil)
+	defer b.stop(t)
+	eventually(t, 10*time.Second, "connected", connected(b, 1))
+	for _, c := range []struct {
+		req  *storev1.Request
+		want storev1.Outcome
+	}{
+		{&storev1.Request{Call: &storev1.Request_Begin{Begin: &storev1.Begin{}}}, storev1.Outcome_OUTCOME_NOT_APPLIED},
+		{&storev1.Request{Call: &storev1.Request_Commit{Commit: &storev1.Commit{}}}, storev1.Outcome_OUTCOME_UNKNOWN},
+	} {
+		dead := make(chan struct{})
+		client := NewClient(ClientConfig{Resolve: func(string) (string, bool) {
+			select {
+			case <-dead:
+				return "", false
+			default:
+				return "unix:" + filepath.Join(dir, "a"), true
+			}
+		}})
+		answered := make(chan error, 1)
+		go func() {
+			_, err := client.Call(context.Background(), "a", c.req)
+			answered <- err
+		}()
+		<-entered
+		close(dead)
+		var e *Error
+		if err := <-answered; !errors.As(err, &e) || e.Outcome() != c.want {
+			t.Errorf("%v: %v, want %v", c.req, err, c.want)
+		}
+		client.Close()
+	}
+	close(release)
+	a.stop(t)
+}
+
 func TestPlainTCPIsRefused(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 
 	replicationv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/replication/v1"
@@ -28,9 +29,19 @@ type ServerConfig struct {
 	// Call carries a forwarded call out. The context of a commit ends by its deadline only, never because who forwarded it
 	// went away.
 	Call func(ctx context.Context, req *storev1.Request) *storev1.Response
+	// Peer takes each connection; where it is set, its calls go there and not to Call.
+	Peer func() Peer
 	// Credentials secure TCP listeners; nil for Unix sockets, whose listener checks the peer (internal/peercred).
 	Credentials credentials.TransportCredentials
 	Logger      *slog.Logger
+}
+
+// Peer is a connection of another store, and what was begun on it.
+type Peer interface {
+	// Handle is ServerConfig.Call.
+	Handle(ctx context.Context, req *storev1.Request) *storev1.Response
+	// Gone follows the end of the connection, with calls perhaps still under way.
+	Gone()
 }
 
 // Server answers other stores.
@@ -51,6 +62,9 @@ func NewServer(cfg ServerConfig) *Server {
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingAfter, Timeout: pingTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingMin, PermitWithoutStream: true}),
 		grpc.WaitForHandlers(true),
+	}
+	if cfg.Peer != nil {
+		opts = append(opts, grpc.StatsHandler(connections{cfg.Peer}))
 	}
 	if cfg.Credentials != nil {
 		opts = append(opts, grpc.Creds(cfg.Credentials))
@@ -86,8 +100,32 @@ func (s *Server) Call(ctx context.Context, req *storev1.Request) (resp *storev1.
 			defer cancel()
 		}
 	}
+	if p, ok := ctx.Value(peerKey{}).(Peer); ok {
+		return p.Handle(ctx, req), nil
+	}
 	return s.cfg.Call(ctx, req), nil
 }
+
+type peerKey struct{}
+
+// connections gives each connection's calls their Peer: gRPC tells of the end of a connection nowhere else.
+type connections struct{ peer func() Peer }
+
+func (c connections) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context {
+	return context.WithValue(ctx, peerKey{}, c.peer())
+}
+
+func (c connections) HandleConn(ctx context.Context, s stats.ConnStats) {
+	if _, over := s.(*stats.ConnEnd); !over {
+		return
+	}
+	if p, ok := ctx.Value(peerKey{}).(Peer); ok {
+		p.Gone()
+	}
+}
+
+func (c connections) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
+func (c connections) HandleRPC(context.Context, stats.RPCStats)                       {}
 
 // Exchange implements the service.
 func (s *Server) Exchange(stream replicationv1.Replication_ExchangeServer) (err error) {

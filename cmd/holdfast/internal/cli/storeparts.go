@@ -54,6 +54,10 @@ func joinPeers(f storeFlags, paths localmesh.Paths, t *mesh.Topology, engine *st
 		if address, ok := node.PeerAddress(name); ok {
 			return address, true
 		}
+		if node.Dead(name) {
+			return "", false
+		}
+		// Not seen yet: gossip may be slower than the placement.
 		return placedAt(engine, name)
 	}})
 	node, err = gossip.Start(gossip.Config{
@@ -64,7 +68,7 @@ func joinPeers(f storeFlags, paths localmesh.Paths, t *mesh.Topology, engine *st
 		client.Close()
 		return links, nil, errors.Join(err, listener.Close())
 	}
-	peers := grpcpeer.NewServer(grpcpeer.ServerConfig{Accept: node.Accept, Call: server.Handle, Logger: log})
+	peers := grpcpeer.NewServer(grpcpeer.ServerConfig{Accept: node.Accept, Peer: func() grpcpeer.Peer { return server.NewPeer() }, Logger: log})
 	done := make(chan error, 1)
 	go func() { done <- peers.Serve(listener) }()
 	links = statestore.Links{Publisher: node, Forwarder: client, Peers: node.Peers}
