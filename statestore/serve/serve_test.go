@@ -334,10 +334,10 @@ func TestCloseAnswersWhatIsUnderWay(t *testing.T) {
 }
 
 // peer is the other store, without a network between.
-type peer struct{ server *serve.Server }
+type peer struct{ *serve.Peer }
 
 func (p *peer) Call(ctx context.Context, _ string, req *storev1.Request) (*storev1.Response, error) {
-	return p.server.Handle(ctx, req), nil
+	return p.Handle(ctx, req), nil
 }
 
 func TestStrongThroughTheOtherStore(t *testing.T) {
@@ -345,8 +345,8 @@ func TestStrongThroughTheOtherStore(t *testing.T) {
 	e1, e2 := engine(t, "node-1"), engine(t, "node-2")
 	s1, socket1 := listen(t, e1)
 	s2, socket2 := listen(t, e2)
-	e1.Connect(statestore.Links{Committer: etcd.Store("node-1"), Forwarder: &peer{s2}})
-	e2.Connect(statestore.Links{Committer: etcd.Store("node-2"), Forwarder: &peer{s1}})
+	e1.Connect(statestore.Links{Committer: etcd.Store("node-1"), Forwarder: &peer{s2.NewPeer()}})
+	e2.Connect(statestore.Links{Committer: etcd.Store("node-2"), Forwarder: &peer{s1.NewPeer()}})
 	account := &storev1.Entity{Type: "account", Key: "k"}
 	for i, socket := range []string{socket1, socket2, socket2, socket1} {
 		c := dial(t, socket)
@@ -370,7 +370,7 @@ func TestStrongThroughTheOtherStore(t *testing.T) {
 		t.Errorf("get: %v", r)
 	}
 	wantCode(t, "subscribe", c.call(&storev1.Request{Call: &storev1.Request_Get{Get: &storev1.Get{Entity: account, Subscribe: true}}}), codes.Unimplemented, notApplied)
-	wantCode(t, "configure from a peer", s1.Handle(context.Background(), &storev1.Request{Call: &storev1.Request_Configure{}}), codes.PermissionDenied, notApplied)
+	wantCode(t, "configure from a peer", s1.NewPeer().Handle(context.Background(), &storev1.Request{Call: &storev1.Request_Configure{}}), codes.PermissionDenied, notApplied)
 	in := c.call(&storev1.Request{Call: &storev1.Request_Inspect{Inspect: &storev1.Inspect{Entity: account}}}).GetInspection()
 	if in.GetOwner() != "node-1" || in.GetActive() || !in.GetState().GetExists() {
 		t.Errorf("inspect: %v", in)
@@ -385,7 +385,7 @@ func TestHTTP(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	s.Handle(context.Background(), &storev1.Request{})
+	s.NewPeer().Handle(context.Background(), &storev1.Request{})
 	h := serve.HTTP(e, reg)
 	for path, want := range map[string]string{"/readyz": "ok", "/metrics": `holdfast_store_calls_total{call="unknown",code="PermissionDenied"} 1`} {
 		w := httptest.NewRecorder()

@@ -43,12 +43,11 @@ type Server struct {
 	// ctx ends when Close runs out of patience.
 	ctx    context.Context
 	cancel context.CancelFunc
-	// peers is the caller of everything that other stores forward.
-	peers *statestore.Caller
 
-	// mu guards conns and closed.
+	// mu guards conns, peers and closed.
 	mu     sync.Mutex
 	conns  map[*conn]struct{}
+	peers  map[*Peer]struct{}
 	closed bool
 	wg     sync.WaitGroup
 }
@@ -73,7 +72,7 @@ func New(o Options) (*Server, error) {
 	return &Server{
 		ctx: ctx, cancel: cancel,
 		engine: o.Engine, log: o.Logger, listener: l, metrics: m,
-		peers: o.Engine.NewCaller(), conns: map[*conn]struct{}{},
+		conns: map[*conn]struct{}{}, peers: map[*Peer]struct{}{},
 	}, nil
 }
 
@@ -151,22 +150,8 @@ func (s *Server) Close() error {
 		_ = c.net.SetWriteDeadline(deadline)
 	}
 	s.wg.Wait()
-	s.engine.Gone(s.peers)
+	s.endPeers()
 	return err
-}
-
-// Handle carries out a call that another store forwarded: Get, Begin, Commit and Abort of strong entities. It is never
-// forwarded again.
-func (s *Server) Handle(ctx context.Context, req *storev1.Request) *storev1.Response {
-	var r *storev1.Response
-	switch req.GetCall().(type) {
-	case *storev1.Request_Get, *storev1.Request_Begin, *storev1.Request_Commit, *storev1.Request_Abort:
-		r = s.engine.StrongCall(ctx, s.peers, true, req)
-	default:
-		r = refused(req, refusal.NotApplied(codes.PermissionDenied, "other stores may not make this call"))
-	}
-	s.metrics.answered(req, r)
-	return r
 }
 
 // admin answers the calls of the control plane and of tools.
