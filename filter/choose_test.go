@@ -178,3 +178,41 @@ func TestEnvoysOwnErrorAsJSON(t *testing.T) {
 	is(t, "length", h.rep.get("content-length"), "")
 	is(t, "body", string(h.repBody), `{"code":14,"message":"gone","details":[]}`)
 }
+
+// A write whose other node was lost after it had the request may have been committed there: Envoy's "unavailable" would
+// say that it was not.
+func TestNodeLostAfterSent(t *testing.T) {
+	const terminated = "upstream_reset_before_response_started{connection_termination}"
+	const refused = "upstream_reset_before_response_started{remote_connection_failure}"
+	for _, c := range []struct {
+		name, method, details, upstream string
+		status, outcome                 string
+	}{
+		{"lost", "/a.S/Write", terminated, "s2", "4", "holdfast-outcome=unknown"},
+		{"never sent", "/a.S/Write", refused, "s2", "14", ""},
+		{"read", "/a.S/Read", terminated, "s2", "14", ""},
+		{"our own service", "/a.S/Write", terminated, "l1", "14", ""},
+		{"the other node's word", "/a.S/Write", "via_upstream", "s2", "14", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := start(t, base(true, c.upstream == "l1"))
+			h.cached, h.upstream, h.details = counter(1), c.upstream, c.details
+			h.open(c.method, frame(request("k")))
+			h.rep = header{{":status", "200"}, {"content-type", "application/grpc"}, {"grpc-status", "14"}}
+			is(t, "reply", h.s.ReplyHeaders(&h.rep, true), filter.Continue)
+			is(t, "grpc-status", h.rep.get("grpc-status"), c.status)
+			is(t, "ours", h.rep.ours(), c.outcome)
+		})
+	}
+	t.Run("REST", func(t *testing.T) {
+		h := start(t, base(true, false))
+		h.open("/a.S/Write", frame(request("k")), [2]string{"x-envoy-original-method", "POST"})
+		h.upstream, h.details = "s2", terminated
+		h.rep = header{{":status", "503"}, {"content-type", "text/plain"}}
+		is(t, "headers", h.s.ReplyHeaders(&h.rep, false), filter.Wait)
+		is(t, "body", h.s.ReplyBody(piece("upstream connect error"), true), filter.Continue)
+		is(t, "status", h.rep.get(":status"), "504")
+		is(t, "ours", h.rep.ours(), "holdfast-outcome=unknown")
+		is(t, "body", string(h.repBody), `{"code":4,"message":"whether the change was committed is unknown: the node that had the request was lost","details":[]}`)
+	})
+}

@@ -57,6 +57,18 @@ func (s *Stream) ReplyHeaders(h Headers, end bool) Action {
 		s.prepared = false
 	}
 	s.mark(h, here, servedBy, outcome, grpcStatus)
+	if !here && servedBy == "" && s.lostAfterSent() {
+		s.lost = true
+		s.host.Count(CountUnknown)
+		h.Set(headerOutcome, outcomeUnknown)
+		if grpcStatus != "" {
+			h.Set("grpc-status", strconv.Itoa(codeDeadlineExceeded))
+			h.Set("grpc-message", lostMessage)
+		} else {
+			s.replyStatus = httpStatus(codeDeadlineExceeded)
+			h.Set(":status", strconv.Itoa(s.replyStatus))
+		}
+	}
 	if s.rest && !grpc && s.replyStatus >= 400 && !end {
 		// Envoy's own error, as text: a REST caller gets the form that it gets everywhere else.
 		s.release()
@@ -87,6 +99,19 @@ func (s *Stream) ReplyHeaders(h Headers, end bool) Action {
 	}
 	s.started = true
 	return Continue
+}
+
+// lostMessage is what the caller of a write is told whose other node was lost.
+const lostMessage = "whether the change was committed is unknown: the node that had the request was lost"
+
+// lostAfterSent reports whether a reply of Envoy's own takes the place of another node's, which may have committed.
+func (s *Stream) lostAfterSent() bool {
+	if !s.cfg.edge || s.method == nil || !s.commits() || s.method.readOnly || s.method.watch {
+		return false
+	}
+	details := s.host.ReplyDetails()
+	// What came from the other node, an error too, is "via_upstream".
+	return strings.HasPrefix(details, "upstream_") && !neverSent(details)
 }
 
 // stateOutHeader is the name of the trailer that the service's changes come in, "" where they come otherwise.
@@ -188,7 +213,11 @@ func (s *Stream) ReplyBody(b Body, end bool) Action {
 	s.started = true
 	if s.asJSON {
 		s.phase = phaseReplied
-		s.host.SetReplyBody(statusJSON(rpcCode(s.replyStatus), string(s.rep)))
+		message := string(s.rep)
+		if s.lost {
+			message = lostMessage
+		}
+		s.host.SetReplyBody(statusJSON(rpcCode(s.replyStatus), message))
 		return Continue
 	}
 	// A gRPC reply has its status in trailers; without one it isn't OK.

@@ -39,6 +39,7 @@ type Stream struct {
 	prepared bool // this node gave the state, and commits
 	absent   bool // the request went on without its state
 	asJSON   bool // an error that Envoy made is being turned into JSON
+	lost     bool // the other node that had the request was lost, and may have committed
 	started  bool // the reply's headers have left
 
 	deadline                         time.Time // zero: the caller set none
