@@ -22,7 +22,8 @@ help: ## This list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Downloads are kept in $(CACHE) (HOLDFAST_CACHE=DIR for another place)."
 
-build: setup go-build ## bin/holdfast, the Envoy module and the example services
+build: prereqs ## bin/holdfast, the Envoy module and the example services
+	@$(MAKE) --no-print-directory -j2 setup go-build
 	@echo "built bin/holdfast, $(MODULE), $(DEMO)/bin"
 
 demo: build ## The six-node demo on http://127.0.0.1:8080 (ARGS='--port-base 9080 …')
