@@ -71,6 +71,9 @@ func TestErrors(t *testing.T) {
 			{"refused by the service", "/v1/accounts/" + account + ":withdraw", `{"amount_cents":1}`, 400, 9},
 			{"bad argument", "/v1/accounts/" + account + ":deposit", `{"amount_cents":-1}`, 400, 3},
 			{"empty question", "/v1/presentations/" + account + "/questions", `{"question":""}`, 400, 3},
+			{"no JSON", "/v1/accounts/" + account + ":deposit", `{"amount_cents":`, 400, 3},
+			{"no such field", "/v1/accounts/" + account + ":deposit", `{"amount_dollars":1}`, 400, 3},
+			{"no such path", "/v1/nothing", `{}`, 404, 5},
 		} {
 			r, err := rig.Raw(t.Context(), http.DefaultTransport, "http://"+address+c.path, c.body, http.Header{"Content-Type": {"application/json"}})
 			if err != nil {
@@ -176,7 +179,6 @@ func TestExplain(t *testing.T) {
 			t.Errorf("nobody asked for %s", name)
 		}
 	}
-	r = must(t)(explained(m, m.Ingress(4), "/v1/accounts/"+key))
 	must(t)(deposit(m, m.Ingress(4), key, 1))
 	owner := ownerOf(t, m, accountType, key)
 	r = must(t)(explained(m, m.Ingress(4), "/v1/accounts/"+key))
