@@ -75,6 +75,10 @@ func TestErrors(t *testing.T) {
 			{"no such field", "/v1/accounts/" + account + ":deposit", `{"amount_dollars":1}`, 400, 3},
 			{"no such path", "/v1/nothing", `{}`, 404, 5},
 		} {
+			if c.http == http.StatusNotFound && address == m.Gateway() {
+				// What is nobody's path is the page's there.
+				continue
+			}
 			r, err := rig.Raw(t.Context(), http.DefaultTransport, "http://"+address+c.path, c.body, http.Header{"Content-Type": {"application/json"}})
 			if err != nil {
 				t.Fatal(err)
