@@ -159,6 +159,38 @@ func TestFailedDisk(t *testing.T) {
 	}
 }
 
+// A full disk refuses writes, not reads, and a new start is worth it once there is room.
+func TestFullDisk(t *testing.T) {
+	fs := &faultfs.FS{}
+	e := configured(t, statestore.Config{Dir: "/d", FS: fs, Logger: quiet()})
+	mustCommit(t, e, commitOf("count", "k", "1", inc(1)))
+	if e.Recoverable() {
+		t.Error("a store without a failure wants to start anew")
+	}
+	fs.Inject(func(_ int, op, _ string) error {
+		if op == "write" {
+			return errors.New("no space left on device")
+		}
+		return nil
+	})
+	_, err := e.Commit(context.Background(), commitOf("count", "k", "2", inc(1)))
+	wantError(t, "commit", err, codes.Unavailable, unknown, "no space")
+	if e.Recoverable() {
+		t.Error("wants to start anew on a full disk")
+	}
+	wantCount(t, e, "k", 1)
+	fs.Inject(nil)
+	if !e.Recoverable() {
+		t.Fatal("does not want to start anew")
+	}
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	e = open(t, statestore.Config{Dir: "/d", FS: fs, Logger: quiet()})
+	mustCommit(t, e, commitOf("count", "k", "2", inc(1)))
+	wantCount(t, e, "k", 2)
+}
+
 func TestDamagedLogIsRefused(t *testing.T) {
 	fs := &faultfs.FS{}
 	e := configured(t, statestore.Config{Dir: "/d", FS: fs})

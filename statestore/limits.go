@@ -21,4 +21,7 @@ const (
 	// maxRequestIDs and requestIDAge bound what the store remembers of eventual commits: retries come within seconds.
 	maxRequestIDs = 100_000
 	requestIDAge  = 10 * time.Minute
+	// roomBytes is how much the disk must take again before a store whose log failed is started anew: with less it would
+	// fail at once again.
+	roomBytes = 256 << 10
 )

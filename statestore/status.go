@@ -2,12 +2,14 @@ package statestore
 
 import (
 	"context"
+	"path/filepath"
 	"strconv"
 	"sync"
 
 	"github.com/holdfast-mesh/holdfast/internal/placement"
 	configv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/config/v1"
 	storev1 "github.com/holdfast-mesh/holdfast/proto/holdfast/store/v1"
+	"github.com/holdfast-mesh/holdfast/statestore/wal"
 )
 
 // counters count commits by entity type.
@@ -34,6 +36,22 @@ func (c *counters) read() map[string]uint64 {
 		out[typ] = n
 	}
 	return out
+}
+
+// Recoverable reports that the log failed and that the disk takes writes again. What was not durable when it failed may be
+// ahead of the disk here, so only a new start, which reads the log anew, ends the failure; until this says yes it would
+// only end the reads, too.
+func (e *Engine) Recoverable() bool {
+	if e.log.Err() == nil {
+		return false
+	}
+	name := filepath.Join(e.cfg.Dir, "room")
+	err := wal.WriteFile(e.cfg.FS, name, make([]byte, roomBytes))
+	_ = e.cfg.FS.Remove(name)
+	if err != nil {
+		_ = e.cfg.FS.Remove(name + ".tmp")
+	}
+	return err == nil
 }
 
 // Status reports on the store for people.

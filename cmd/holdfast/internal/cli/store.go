@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -14,6 +15,9 @@ import (
 	"github.com/holdfast-mesh/holdfast/statestore"
 	"github.com/holdfast-mesh/holdfast/statestore/serve"
 )
+
+// diskLook is how often a store whose disk failed looks whether it is back.
+const diskLook = time.Second
 
 type storeFlags struct{ node, data, runDir, gossip, probe string }
 
@@ -104,11 +108,20 @@ func runStore(ctx context.Context, f storeFlags, log *slog.Logger) (err error) {
 	}
 	ends = append(ends, stopProbe)
 	log.Info("store is up", "node", f.node)
-	select {
-	case <-ctx.Done():
-		log.Info("store is stopping", "node", f.node)
-		return nil
-	case err := <-served:
-		return fmt.Errorf("store's API ended: %w", err)
+	look := time.NewTicker(diskLook)
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			log.Info("store is stopping", "node", f.node)
+			return nil
+		case err := <-served:
+			return fmt.Errorf("store's API ended: %w", err)
+		case <-look.C:
+			// Until then it goes on to answer reads.
+			if engine.Recoverable() {
+				return errors.New("the disk failed, and takes writes again: the store has to be started anew")
+			}
+		}
 	}
 }
