@@ -64,7 +64,8 @@ type Proxy interface {
 	Upstream() string
 	// ReplyDetails are Envoy's words for where the reply came from, such as "via_upstream".
 	ReplyDetails() string
-	// SetDeadline asks for a call of Deadline after d.
+	// SetDeadline says that the caller waits for d. Where the stream then waits for the store, Deadline is called in time;
+	// elsewhere either that or the proxy answers by itself, with the reply details "max_duration_timeout".
 	SetDeadline(d time.Duration)
 	Now() time.Time
 	// Random is 128 bits that no one can guess.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/holdfast-mesh/holdfast/filter"
 	configv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/config/v1"
+	storev1 "github.com/holdfast-mesh/holdfast/proto/holdfast/store/v1"
 	holdfastv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/v1"
 )
 
@@ -114,4 +115,58 @@ func TestDeadlineOfAForwardedWrite(t *testing.T) {
 	h.now = h.now.Add(time.Second)
 	h.s.Deadline()
 	h.took("reply 504 grpc=4 holdfast-outcome=unknown deadline exceeded")
+}
+
+func TestDeadlineKeptByEnvoy(t *testing.T) {
+	late := func(rest bool) header {
+		if rest {
+			return header{{":status", "504"}, {"content-type", "application/json"}}
+		}
+		return header{{":status", "200"}, {"content-type", "application/grpc"}, {"grpc-status", "4"}, {"grpc-message", "downstream duration timeout"}}
+	}
+	t.Run("another node has the write", func(t *testing.T) {
+		h := start(t, base(true, false))
+		h.open("/a.S/Write", frame(request("k")), [2]string{"grpc-timeout", "1S"})
+		h.log, h.details, h.rep = nil, "max_duration_timeout", late(false)
+		is(t, "headers", h.s.ReplyHeaders(&h.rep, true), filter.Continue)
+		is(t, "ours", h.rep.ours(), "holdfast-outcome=unknown")
+		is(t, "status", h.rep.get("grpc-status"), "4")
+		h.took()
+	})
+	t.Run("another node has the write of a REST caller", func(t *testing.T) {
+		h := start(t, base(true, false))
+		h.open("/a.S/Write", frame(request("k")), [2]string{"grpc-timeout", "1S"}, [2]string{"x-envoy-original-method", "POST"})
+		h.log, h.details, h.rep = nil, "max_duration_timeout", late(true)
+		is(t, "headers", h.s.ReplyHeaders(&h.rep, false), filter.Wait)
+		is(t, "ours", h.rep.ours(), "holdfast-outcome=unknown")
+		is(t, "body", h.s.ReplyBody(piece("{}"), true), filter.Continue)
+		is(t, "body", string(h.repBody), `{"code":4,"message":"deadline exceeded: whether the change was committed is unknown","details":[]}`)
+	})
+	t.Run("this node's service has the write", func(t *testing.T) {
+		h := start(t, strong(base(true, true)))
+		key := keyWith(t, "123")
+		h.open("/a.S/Write", frame(request(key)), [2]string{"grpc-timeout", "1S"})
+		h.s.Begun(&storev1.Begun{Token: "t", State: &storev1.State{}}, nil)
+		h.log, h.details, h.rep = nil, "max_duration_timeout", late(false)
+		is(t, "headers", h.s.ReplyHeaders(&h.rep, true), filter.Continue)
+		is(t, "ours", h.rep.ours(), "")
+		h.took("abort T/" + key + " t")
+	})
+	t.Run("the store is being asked", func(t *testing.T) {
+		h := start(t, strong(base(true, true)))
+		key := keyWith(t, "123")
+		h.open("/a.S/Write", frame(request(key)), [2]string{"grpc-timeout", "1S"})
+		h.log, h.details, h.rep = nil, "max_duration_timeout", late(false)
+		is(t, "headers", h.s.ReplyHeaders(&h.rep, true), filter.Continue)
+		is(t, "ours", h.rep.ours(), "")
+		h.s.Begun(&storev1.Begun{Token: "t", State: &storev1.State{}}, nil)
+		h.took("abort T/" + key + " t")
+	})
+	t.Run("Envoy's JSON is not wrapped again", func(t *testing.T) {
+		h := start(t, base(true, false))
+		h.open("/a.S/Read", frame(request("k")), [2]string{"grpc-timeout", "1S"}, [2]string{"x-envoy-original-method", "POST"})
+		h.details, h.rep = "max_duration_timeout", late(true)
+		is(t, "headers", h.s.ReplyHeaders(&h.rep, false), filter.Continue)
+		is(t, "ours", h.rep.ours(), "")
+	})
 }

@@ -18,7 +18,7 @@ func (s *Stream) ReplyHeaders(h Headers, end bool) Action {
 		return Continue
 	}
 	var (
-		grpc                          bool
+		grpc, isJSON                  bool
 		grpcStatus, servedBy, outcome string
 		strip                         names
 	)
@@ -27,7 +27,7 @@ func (s *Stream) ReplyHeaders(h Headers, end bool) Action {
 		case ":status":
 			s.replyStatus, _ = strconv.Atoi(value)
 		case "content-type":
-			grpc = isGRPC(value)
+			grpc, isJSON = isGRPC(value), value == "application/json"
 		case "grpc-status":
 			grpcStatus = strings.Clone(value)
 		case "grpc-encoding":
@@ -57,19 +57,26 @@ func (s *Stream) ReplyHeaders(h Headers, end bool) Action {
 		s.prepared = false
 	}
 	s.mark(h, here, servedBy, outcome, grpcStatus)
-	if !here && servedBy == "" && s.lostAfterSent() {
-		s.lost = true
+	if s.phase == phaseMessage || s.phase == phaseState {
+		// Envoy answered by itself. What the store may still say finds no request that waits.
+		s.release()
+		s.phase = phaseReplied
+	}
+	if !here && servedBy == "" && s.phase != phaseReplied {
+		s.lost = s.lostAfterSent()
+	}
+	if s.lost != "" {
 		s.host.Count(CountUnknown)
 		h.Set(headerOutcome, outcomeUnknown)
 		if grpcStatus != "" {
 			h.Set("grpc-status", strconv.Itoa(codeDeadlineExceeded))
-			h.Set("grpc-message", lostMessage)
+			h.Set("grpc-message", s.lost)
 		} else {
 			s.replyStatus = httpStatus(codeDeadlineExceeded)
 			h.Set(":status", strconv.Itoa(s.replyStatus))
 		}
 	}
-	if s.rest && !grpc && s.replyStatus >= 400 && !end {
+	if s.rest && !grpc && (!isJSON || s.lost != "") && s.replyStatus >= 400 && !end {
 		// Envoy's own error, as text: a REST caller gets the form that it gets everywhere else.
 		s.release()
 		s.phase, s.asJSON = phaseHold, true
@@ -101,17 +108,27 @@ func (s *Stream) ReplyHeaders(h Headers, end bool) Action {
 	return Continue
 }
 
-// lostMessage is what the caller of a write is told whose other node was lost.
-const lostMessage = "whether the change was committed is unknown: the node that had the request was lost"
+// lostMessage and lateMessage are what the caller of a write is told when another node had it and did not answer.
+const (
+	lostMessage = "whether the change was committed is unknown: the node that had the request was lost"
+	lateMessage = "deadline exceeded: whether the change was committed is unknown"
+)
 
-// lostAfterSent reports whether a reply of Envoy's own takes the place of another node's, which may have committed.
-func (s *Stream) lostAfterSent() bool {
+// lostAfterSent is set where a reply of Envoy's own takes the place of another node's, which may have committed.
+func (s *Stream) lostAfterSent() (message string) {
 	if !s.cfg.edge || s.method == nil || !s.commits() || s.method.readOnly || s.method.watch {
-		return false
+		return ""
 	}
 	details := s.host.ReplyDetails()
 	// What came from the other node, an error too, is "via_upstream".
-	return strings.HasPrefix(details, "upstream_") && !neverSent(details)
+	switch {
+	case details == "max_duration_timeout":
+		return lateMessage
+	case strings.HasPrefix(details, "upstream_") && !neverSent(details):
+		return lostMessage
+	default:
+		return ""
+	}
 }
 
 // stateOutHeader is the name of the trailer that the service's changes come in, "" where they come otherwise.
@@ -214,8 +231,8 @@ func (s *Stream) ReplyBody(b Body, end bool) Action {
 	if s.asJSON {
 		s.phase = phaseReplied
 		message := string(s.rep)
-		if s.lost {
-			message = lostMessage
+		if s.lost != "" {
+			message = s.lost
 		}
 		s.host.SetReplyBody(statusJSON(rpcCode(s.replyStatus), message))
 		return Continue

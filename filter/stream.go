@@ -39,13 +39,13 @@ type Stream struct {
 	prepared bool // this node gave the state, and commits
 	absent   bool // the request went on without its state
 	asJSON   bool // an error that Envoy made is being turned into JSON
-	lost     bool // the other node that had the request was lost, and may have committed
 	started  bool // the reply's headers have left
 
 	deadline                         time.Time // zero: the caller set none
 	key, requestID, token, spent     string
 	idempotency, encoding, authority string
 	replyEncoding, stateOut          string
+	lost                             string // why another node, which may have committed, has not answered
 	replyStatus                      int
 
 	// req is the request's body so far, until the request has gone on; frame is the length of its first frame, and

@@ -141,23 +141,38 @@ func discovered(name, typeURL string) *hcmv3.HttpFilter {
 	}}}
 }
 
-// localReplies gives a caller whose path leads nowhere a google.rpc.Status in JSON. gRPC callers get Envoy's own
-// translation of the 404, UNIMPLEMENTED.
+// localReplies gives REST callers a google.rpc.Status in JSON: those whose path leads nowhere, and those whose deadline
+// came while the service had their request (Envoy's own status for that is 408). gRPC callers get Envoy's own
+// translations, UNIMPLEMENTED and DEADLINE_EXCEEDED.
 func localReplies() *hcmv3.LocalReplyConfig {
-	return &hcmv3.LocalReplyConfig{Mappers: []*hcmv3.ResponseMapper{{
+	late := localReply("DT", &routev3.HeaderMatcher{
+		// The transcoder has made gRPC of the request, and left this.
+		Name:                 "x-envoy-original-method",
+		HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true},
+	}, 4, "deadline exceeded")
+	late.StatusCode = wrapperspb.UInt32(504)
+	return &hcmv3.LocalReplyConfig{Mappers: []*hcmv3.ResponseMapper{
+		localReply("NR", notGRPC(), 5, "nothing is at this path"),
+		late,
+	}}
+}
+
+// localReply answers requests that match header, and that Envoy ends with flag.
+func localReply(flag string, header *routev3.HeaderMatcher, code float64, message string) *hcmv3.ResponseMapper {
+	return &hcmv3.ResponseMapper{
 		Filter: &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_AndFilter{AndFilter: &accesslogv3.AndFilter{Filters: []*accesslogv3.AccessLogFilter{
-			{FilterSpecifier: &accesslogv3.AccessLogFilter_ResponseFlagFilter{ResponseFlagFilter: &accesslogv3.ResponseFlagFilter{Flags: []string{"NR"}}}},
-			{FilterSpecifier: &accesslogv3.AccessLogFilter_HeaderFilter{HeaderFilter: &accesslogv3.HeaderFilter{Header: notGRPC()}}},
+			{FilterSpecifier: &accesslogv3.AccessLogFilter_ResponseFlagFilter{ResponseFlagFilter: &accesslogv3.ResponseFlagFilter{Flags: []string{flag}}}},
+			{FilterSpecifier: &accesslogv3.AccessLogFilter_HeaderFilter{HeaderFilter: &accesslogv3.HeaderFilter{Header: header}}},
 		}}}},
 		BodyFormatOverride: &corev3.SubstitutionFormatString{
 			Format: &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: &structpb.Struct{Fields: map[string]*structpb.Value{
-				"code":    structpb.NewNumberValue(5),
-				"message": structpb.NewStringValue("nothing is at this path"),
+				"code":    structpb.NewNumberValue(code),
+				"message": structpb.NewStringValue(message),
 				"details": structpb.NewListValue(&structpb.ListValue{}),
 			}}},
 			ContentType: "application/json",
 		},
-	}}}
+	}
 }
 
 // notGRPC matches requests that are not gRPC.

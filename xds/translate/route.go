@@ -105,12 +105,15 @@ func waitingRoute(name string) *routev3.Route {
 	}
 }
 
-// serviceAction leads to a service. Timeouts are off: our filter keeps the caller's deadline, over begin, service and
-// commit.
+// serviceAction leads to a service. Timeouts are off but for the caller's own deadline (grpc-timeout): Envoy keeps it
+// while the request is with the service, our filter while it begins or commits, and in watches.
 func serviceAction(p *ir.Proxy, l *ir.Listener, s *ir.Service, streaming bool) *routev3.Route_Route {
 	a := &routev3.RouteAction{Timeout: durationpb.New(0)}
 	if streaming {
 		a.IdleTimeout = durationpb.New(0)
+	} else {
+		// 0 is no bound: grpc-timeout is taken as it is.
+		a.MaxStreamDuration = &routev3.RouteAction_MaxStreamDuration{GrpcTimeoutHeaderMax: durationpb.New(0)}
 	}
 	if !l.Edge {
 		a.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: localCluster(s.Name)}

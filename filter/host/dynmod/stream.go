@@ -41,9 +41,11 @@ type stream struct {
 	// gone: the handle must not be used.
 	gone bool
 
-	timer   *time.Timer
-	asked   time.Time
-	unwatch func()
+	// deadline is when the timer has to fire, zero without a deadline; timer runs from the first wait on.
+	deadline time.Time
+	timer    *time.Timer
+	asked    time.Time
+	unwatch  func()
 
 	// mu guards the mailbox: what other goroutines have for the stream, and whether it still takes it.
 	mu     sync.Mutex
@@ -100,10 +102,17 @@ func (s *stream) post(m message) {
 }
 
 // expect readies the stream for messages. It is called on the stream's thread, inside a callback, before anything that
-// will post; a request that is answered from the cache needs no scheduler, which costs an object on either side.
+// will post; a request that is answered from the cache needs no scheduler, which costs an object on either side, and no
+// timer, which wakes a thread.
 func (s *stream) expect() {
 	if s.sched == nil {
 		s.sched = s.h.GetScheduler()
+	}
+	if s.timer == nil && !s.deadline.IsZero() {
+		s.timer = time.AfterFunc(time.Until(s.deadline), func() {
+			defer func() { _ = recover() }()
+			s.post(message{kind: mailDeadline})
+		})
 	}
 }
 
@@ -288,12 +297,11 @@ func (s *stream) ReplyDetails() string {
 	return v.ToString()
 }
 
+// SetDeadline only notes the deadline. While a request is with the service, Envoy keeps it: the routes have it take
+// grpc-timeout as the stream's longest duration. A stream that waits for the store, or is a watch, starts a timer of its
+// own, which comes before Envoy's: only the machine knows whether a change may have been committed.
 func (s *stream) SetDeadline(d time.Duration) {
-	s.expect()
-	s.timer = time.AfterFunc(d, func() {
-		defer func() { _ = recover() }()
-		s.post(message{kind: mailDeadline})
-	})
+	s.deadline = time.Now().Add(d - min(d/10, deadlineLead))
 }
 
 func (s *stream) Now() time.Time { return time.Now() }
