@@ -212,17 +212,17 @@ func (c *conn) write() {
 	}
 }
 
-// drain drops what is queued until the outbox is closed.
+// drain drops what is queued until the outbox is closed. It looks before it waits: the outbox may have been closed in the
+// moment of the wake that the writer took.
 func (c *conn) drain() {
-	for range c.out.wake {
-		for {
-			out, answers, closed := c.out.take()
-			if closed {
-				return
-			}
-			if len(out) == 0 {
-				break
-			}
+	for {
+		out, answers, closed := c.out.take()
+		switch {
+		case closed:
+			return
+		case len(out) == 0:
+			<-c.out.wake
+		default:
 			c.inFlight.Add(-int64(answers))
 		}
 	}
