@@ -30,7 +30,12 @@ type targets struct {
 	direct, plain, ours target
 	mesh                *rig.Mesh
 	folder              string
-	children            []*exec.Cmd
+	children            []child
+}
+
+type child struct {
+	cmd    *exec.Cmd
+	exited <-chan struct{}
 }
 
 func startTargets(ctx context.Context) (_ *targets, err error) {
@@ -134,11 +139,11 @@ func (t *targets) startMesh(ctx context.Context) error {
 // spawn starts a child that ends with this process.
 func (t *targets) spawn(cmd *exec.Cmd) error {
 	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
+	exited, err := rig.StartTied(cmd)
+	if err != nil {
 		return err
 	}
-	t.children = append(t.children, cmd)
+	t.children = append(t.children, child{cmd, exited})
 	return nil
 }
 
@@ -148,10 +153,10 @@ func (t *targets) close() error {
 		problem = t.mesh.Close()
 	}
 	for _, c := range t.children {
-		_ = c.Process.Signal(syscall.SIGTERM)
+		_ = c.cmd.Process.Signal(syscall.SIGTERM)
 	}
 	for _, c := range t.children {
-		_ = c.Wait()
+		<-c.exited
 	}
 	return errors.Join(problem, os.RemoveAll(t.folder))
 }

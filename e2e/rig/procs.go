@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -66,6 +68,26 @@ func (m *Mesh) signal(pid int, s syscall.Signal) error {
 		}
 	}
 	return fmt.Errorf("process %d is none of this mesh", pid)
+}
+
+// StartTied starts a child that is told to end (SIGTERM) when this process ends, however that happens. The channel is closed
+// when the child has ended. The child has a process group of its own: a Ctrl-C at the terminal reaches only this process,
+// which then takes down what it started in order.
+func StartTied(cmd *exec.Cmd) (exited <-chan struct{}, err error) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	started, done := make(chan error), make(chan struct{})
+	go func() {
+		// The kernel watches the thread that started the child, not the process: this one lives as long as the child.
+		runtime.LockOSThread()
+		defer close(done)
+		if err := cmd.Start(); err != nil {
+			started <- err
+			return
+		}
+		started <- nil
+		_ = cmd.Wait()
+	}()
+	return done, <-started
 }
 
 // RSS is a process's resident memory in bytes.

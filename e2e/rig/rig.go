@@ -54,7 +54,7 @@ type Mesh struct {
 	mark   string
 	up     *exec.Cmd
 	output *lockedBuffer
-	exited chan struct{}
+	exited <-chan struct{}
 	rest   *restClient
 }
 
@@ -149,16 +149,10 @@ func (m *Mesh) Launch(args ...string) error {
 	cmd.Env = append(append(os.Environ(), markVariable+"="+m.mark), m.opts.Env...)
 	cmd.Dir = m.folder
 	cmd.Stdout, cmd.Stderr = m.output, m.output
-	// Its own process group: a Ctrl-C at the terminal reaches the test, which then takes the mesh down in order.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
+	exited, err := StartTied(cmd)
+	if err != nil {
 		return fmt.Errorf("start holdfast up: %w", err)
 	}
-	exited := make(chan struct{})
-	go func() {
-		_ = cmd.Wait()
-		close(exited)
-	}()
 	m.up, m.exited = cmd, exited
 	return nil
 }
