@@ -93,7 +93,7 @@ func (e *Engine) Configuration() *storev1.Configure {
 }
 
 // Configure replaces entity types and placement, and keeps them on the disk. A placement older than the accepted one is
-// refused, as is another model for a type that has entities.
+// refused, as is another model for a type that has entities, or making it strong.
 func (e *Engine) Configure(ctx context.Context, raw *storev1.Configure) error {
 	c, err := parseConfiguration(raw)
 	if err != nil {
@@ -118,11 +118,18 @@ func (e *Engine) configure(c *configuration) error {
 		}
 	}
 	for name, t := range c.types {
-		if held := e.types[name]; held != nil && !strongType(t) {
-			if s := held.any(); s != nil && !sameModel(s, t) {
-				return refusal.NotApplied(codes.FailedPrecondition,
-					"configure: entity type %q has entities of another model: give the new model another type name", name)
-			}
+		held := e.types[name]
+		if held == nil || held.any() == nil {
+			continue
+		}
+		if strongType(t) {
+			// They would still be here, and nobody would see them.
+			return refusal.NotApplied(codes.FailedPrecondition,
+				"configure: entity type %q has entities that are not strong: give the strong type another name", name)
+		}
+		if !sameModel(held.any(), t) {
+			return refusal.NotApplied(codes.FailedPrecondition,
+				"configure: entity type %q has entities of another model: give the new model another type name", name)
 		}
 	}
 	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(c.raw)

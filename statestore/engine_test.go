@@ -303,6 +303,10 @@ func TestConfigure(t *testing.T) {
 	bad = testConfigure(6)
 	bad.Types[0].Model = configv1.Model_MODEL_LWW
 	wantError(t, "another model", configure(bad), codes.FailedPrecondition, notApplied, "another model")
+	mustCommit(t, e, commitOf("val", "k", "", set("x")))
+	bad = testConfigure(6)
+	bad.Types[2].Consistency = configv1.Consistency_CONSISTENCY_STRONG
+	wantError(t, "strong over entities", configure(bad), codes.FailedPrecondition, notApplied, `"val" has entities that are not strong`)
 	if err := configure(testConfigure(7)); err != nil {
 		t.Fatal(err)
 	}
