@@ -44,10 +44,12 @@ type fakeStores struct {
 	have   map[string]*storev1.Configure
 	refuse string
 	calls  []string
+	// took lists what types each store took, in order: a step may be over before somebody looks.
+	took map[string][]string
 }
 
 func newFakeStores() *fakeStores {
-	return &fakeStores{up: map[string]bool{}, ids: map[string]string{}, have: map[string]*storev1.Configure{}}
+	return &fakeStores{up: map[string]bool{}, ids: map[string]string{}, have: map[string]*storev1.Configure{}, took: map[string][]string{}}
 }
 
 func (f *fakeStores) Call(_ context.Context, socket string, req *storev1.Request) (*storev1.Response, error) {
@@ -72,6 +74,7 @@ func (f *fakeStores) Call(_ context.Context, socket string, req *storev1.Request
 			return &storev1.Response{Error: &storev1.Error{Code: 9, Message: "configure: older epoch"}}, nil
 		}
 		f.have[socket] = proto.CloneOf(c.Configure)
+		f.took[socket] = append(f.took[socket], f.typesLocked(socket))
 		return &storev1.Response{Result: &storev1.Response_Done{Done: &storev1.Done{}}}, nil
 	case *storev1.Request_Inspect:
 		if strings.HasPrefix(c.Inspect.GetEntity().GetKey(), "none") {
@@ -100,6 +103,17 @@ func (f *fakeStores) set(socket string, up bool, id string) {
 func (f *fakeStores) types(socket string) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	return f.typesLocked(socket)
+}
+
+// tookOnce reports whether a store once had exactly these types.
+func (f *fakeStores) tookOnce(socket, types string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Contains(f.took[socket], types)
+}
+
+func (f *fakeStores) typesLocked(socket string) string {
 	var out []string
 	for _, t := range f.have[socket].GetTypes() {
 		out = append(out, t.GetType())
@@ -332,7 +346,7 @@ func TestTypesComeFirstAndGoLast(t *testing.T) {
 	r.start()
 	r.until("applied", applied("node-1"))
 	r.write(yamlFor("commit", "new.Type"))
-	r.until("known before", func(admin.Config) bool { return r.stores.types("/node-1/store") == "new.Type old.Type" })
+	r.until("known before", func(admin.Config) bool { return r.stores.tookOnce("/node-1/store", "new.Type old.Type") })
 	r.until("gone after", func(admin.Config) bool { return r.stores.types("/node-1/store") == "new.Type" })
 }
 
