@@ -35,7 +35,8 @@ func stateIn(entityType, key string, st *storev1.State, previous *holdfastv1.Val
 
 // stateHeader encodes state in for metadata carriage, as the header's value.
 func stateHeader(carriage configv1.Carriage, in *holdfastv1.StateIn) (string, error) {
-	if proto.Size(in.GetValue()) > MaxMetadataValue {
+	size := proto.Size(in)
+	if size > MaxMetadataValue && proto.Size(in.GetValue()) > MaxMetadataValue {
 		return "", errStateTooLarge
 	}
 	var out string
@@ -46,11 +47,15 @@ func stateHeader(carriage configv1.Carriage, in *holdfastv1.StateIn) (string, er
 		}
 		out = asciiJSON(b)
 	} else {
-		b, err := proto.Marshal(in)
+		// One buffer for both encodings: this is done for every request.
+		encoded := base64.RawStdEncoding.EncodedLen(size)
+		b := make([]byte, encoded, encoded+size)
+		raw, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(b[encoded:], in)
 		if err != nil {
 			return "", fmt.Errorf("encode state in: %w", err)
 		}
-		out = base64.RawStdEncoding.EncodeToString(b)
+		base64.RawStdEncoding.Encode(b, raw)
+		out = string(b)
 	}
 	if len(out) > MaxStateHeader {
 		return "", errStateTooLarge

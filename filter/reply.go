@@ -25,7 +25,11 @@ func (s *Stream) ReplyHeaders(h Headers, end bool) Action {
 	h.All(func(name, value string) {
 		switch name {
 		case ":status":
-			s.replyStatus, _ = strconv.Atoi(value)
+			if value == "200" {
+				s.replyStatus = 200
+			} else {
+				s.replyStatus, _ = strconv.Atoi(value)
+			}
 		case "content-type":
 			grpc, isJSON = isGRPC(value), value == "application/json"
 		case "grpc-status":
@@ -50,7 +54,8 @@ func (s *Stream) ReplyHeaders(h Headers, end bool) Action {
 		}
 	})
 	strip.remove(h)
-	here := s.answeredHere()
+	// A serve listener names itself in every reply, so an OK one without a name comes from this node's own service.
+	here := s.prepared && servedBy == "" && s.replyStatus == 200 && grpcStatus == "" && !s.explain || s.answeredHere()
 	if s.prepared && !here && s.cfg.edge {
 		// Envoy tried this node in vain and another one served it, and committed.
 		s.release()
@@ -275,13 +280,13 @@ func (s *Stream) ReplyTrailers(h Headers) Action {
 		return Continue
 	}
 	var (
-		status string
-		strip  names
+		ok    bool
+		strip names
 	)
 	h.All(func(name, value string) {
 		switch {
 		case name == "grpc-status":
-			status = strings.Clone(value)
+			ok = value == "0"
 		case strings.HasPrefix(name, headerPrefix):
 			if name == s.stateOutHeader() {
 				s.stateOut = strings.Clone(value)
@@ -293,7 +298,7 @@ func (s *Stream) ReplyTrailers(h Headers) Action {
 	if s.phase != phaseHold {
 		return Continue
 	}
-	if s.asJSON || status != "0" {
+	if s.asJSON || !ok {
 		s.release()
 		s.phase, s.started = phaseReplied, true
 		return Continue

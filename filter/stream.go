@@ -41,12 +41,12 @@ type Stream struct {
 	asJSON   bool // an error that Envoy made is being turned into JSON
 	started  bool // the reply's headers have left
 
-	deadline                         time.Time // zero: the caller set none
-	key, requestID, token, spent     string
-	idempotency, encoding, authority string
-	replyEncoding, stateOut          string
-	lost                             string // why another node, which may have committed, has not answered
-	replyStatus                      int
+	deadline                     time.Time // zero: the caller set none
+	key, requestID, token, spent string
+	idempotency, encoding        string
+	replyEncoding, stateOut      string
+	lost                         string // why another node, which may have committed, has not answered
+	replyStatus                  int
 
 	// req is the request's body so far, until the request has gone on; frame is the length of its first frame, and
 	// message that frame's message, decompressed.
@@ -75,11 +75,10 @@ func (s *Stream) commits() bool {
 // RequestHeaders begins the stream.
 func (s *Stream) RequestHeaders(h Headers, end bool) Action {
 	var (
-		grpc    bool
-		odd     bool
-		svc     *service
-		timeout string
-		strip   names
+		grpc, odd, timed, badTime bool
+		svc                       *service
+		timeout                   time.Duration
+		strip                     names
 	)
 	h.All(func(name, value string) {
 		switch name {
@@ -89,12 +88,11 @@ func (s *Stream) RequestHeaders(h Headers, end bool) Action {
 			} else {
 				svc, odd = s.cfg.find(value)
 			}
-		case ":authority":
-			s.authority = strings.Clone(value)
 		case "content-type":
 			grpc = isGRPC(value)
 		case "grpc-timeout":
-			timeout = strings.Clone(value)
+			d, ok := parseTimeout(value)
+			timeout, timed, badTime = d, true, !ok
 		case "grpc-encoding":
 			if value != "identity" {
 				s.encoding = strings.Clone(value)
@@ -141,16 +139,15 @@ func (s *Stream) RequestHeaders(h Headers, end bool) Action {
 		return Continue
 	}
 	s.host.Count(CountRequests)
-	if timeout != "" {
-		d, ok := parseTimeout(timeout)
-		if !ok {
-			return s.refuse(codeInvalidArgument, "malformed grpc-timeout", outcomeNone)
-		}
-		if d <= 0 {
-			return s.refuse(codeDeadlineExceeded, "deadline exceeded", outcomeNone)
-		}
-		s.deadline = s.host.Now().Add(d)
-		s.host.SetDeadline(d)
+	switch {
+	case !timed:
+	case badTime:
+		return s.refuse(codeInvalidArgument, "malformed grpc-timeout", outcomeNone)
+	case timeout <= 0:
+		return s.refuse(codeDeadlineExceeded, "deadline exceeded", outcomeNone)
+	default:
+		s.deadline = s.host.Now().Add(timeout)
+		s.host.SetDeadline(timeout)
 	}
 	if len(s.idempotency) > MaxIdempotencyKey {
 		return s.refuse(codeInvalidArgument, "idempotency-key is longer than "+strconv.Itoa(MaxIdempotencyKey)+" bytes", outcomeNone)
@@ -280,7 +277,8 @@ func (s *Stream) route() Action {
 		return s.refuse(codeInvalidArgument, why, outcomeNone)
 	}
 	s.key = key
-	if s.cfg.edge || s.requestID == "" {
+	// A read may run twice, so nobody asks for its id.
+	if !s.method.readOnly && (s.cfg.edge || s.requestID == "") {
 		s.requestID = s.newRequestID()
 		s.host.RequestHeaders().Set(headerRequestID, s.requestID)
 	}
@@ -317,7 +315,9 @@ func (s *Stream) findKey() (string, error) {
 func (s *Stream) newRequestID() string {
 	if s.idempotency == "" {
 		id := s.host.Random()
-		return hex.EncodeToString(id[:])
+		var digits [2 * len(id)]byte
+		hex.Encode(digits[:], id[:])
+		return string(digits[:])
 	}
 	h := sha256.New()
 	for _, part := range []string{s.host.Caller(), s.method.path, s.key, s.idempotency} {
@@ -339,11 +339,21 @@ func parseTimeout(v string) (time.Duration, bool) {
 	if err != nil {
 		return 0, false
 	}
-	unit := map[byte]time.Duration{
-		'H': time.Hour, 'M': time.Minute, 'S': time.Second,
-		'm': time.Millisecond, 'u': time.Microsecond, 'n': time.Nanosecond,
-	}[v[len(v)-1]]
-	if unit == 0 {
+	var unit time.Duration
+	switch v[len(v)-1] {
+	case 'H':
+		unit = time.Hour
+	case 'M':
+		unit = time.Minute
+	case 'S':
+		unit = time.Second
+	case 'm':
+		unit = time.Millisecond
+	case 'u':
+		unit = time.Microsecond
+	case 'n':
+		unit = time.Nanosecond
+	default:
 		return 0, false
 	}
 	if n > uint64(MaxTimeout/unit) {

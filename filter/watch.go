@@ -26,6 +26,8 @@ type watch struct {
 	// backlog counts the bytes sent while full.
 	backlog int
 	headers [][2]string
+	// authority is the caller's, for the calls.
+	authority string
 	// part is the end of what the call sent, less than a frame; used only where frames have to be read.
 	part     []byte
 	encoding string
@@ -35,6 +37,9 @@ type watch struct {
 func (s *Stream) startWatch() Action {
 	w := &watch{}
 	s.host.RequestHeaders().All(func(name, value string) {
+		if name == ":authority" {
+			w.authority = strings.Clone(value)
+		}
 		// The caller's own metadata goes to each call; what belongs to this hop or to us does not.
 		if name[0] == ':' || strings.HasPrefix(name, headerPrefix) || strings.HasPrefix(name, "x-envoy-") || len(w.headers) == MaxWatchHeaders {
 			return
@@ -103,7 +108,7 @@ func (s *Stream) watchRequest(st, seen *storev1.State) (headers [][2]string, bod
 	headers = append(headers, [][2]string{
 		{":method", "POST"},
 		{":path", m.path},
-		{":authority", s.authority},
+		{":authority", w.authority},
 		{":scheme", "http"},
 		{"content-type", "application/grpc"},
 		{"te", "trailers"},

@@ -154,7 +154,7 @@ func trailersStatus(a filter.Action) shared.TrailersStatus {
 // OnRequestHeaders and the like are Envoy's calls.
 func (s *stream) OnRequestHeaders(m shared.HeaderMap, end bool) shared.HeadersStatus {
 	a := filter.Replied
-	s.guard("request headers", func() { a = s.machine.RequestHeaders(headers{m}, end) })
+	s.guard("request headers", func() { a = s.machine.RequestHeaders(s.request.of(m), end) })
 	return headersStatus(a)
 }
 
@@ -164,18 +164,17 @@ func (s *stream) OnRequestBody(b shared.BodyBuffer, end bool) shared.BodyStatus 
 	}
 	a := filter.Replied
 	s.guard("request body", func() {
-		s.received = b
-		s.receivedAll = s.h.ReceivedBufferedRequestBody()
-		a = s.machine.RequestBody(body{b}, end)
+		s.received = body{b}
+		a = s.machine.RequestBody(&s.received, end)
 	})
-	s.received = nil
+	s.received = body{}
 	return bodyStatus(a)
 }
 
 func (s *stream) OnRequestTrailers(m shared.HeaderMap) shared.TrailersStatus {
 	a := filter.Replied
 	if !s.failed {
-		s.guard("request trailers", func() { a = s.machine.RequestTrailers(headers{m}) })
+		s.guard("request trailers", func() { a = s.machine.RequestTrailers(&headers{m}) })
 	}
 	return trailersStatus(a)
 }
@@ -185,7 +184,7 @@ func (s *stream) OnResponseHeaders(m shared.HeaderMap, end bool) shared.HeadersS
 		return shared.HeadersStatusContinue
 	}
 	a := filter.Replied
-	s.guard("reply headers", func() { a = s.machine.ReplyHeaders(headers{m}, end) })
+	s.guard("reply headers", func() { a = s.machine.ReplyHeaders(s.reply.of(m), end) })
 	return headersStatus(a)
 }
 
@@ -195,11 +194,10 @@ func (s *stream) OnResponseBody(b shared.BodyBuffer, end bool) shared.BodyStatus
 	}
 	a := filter.Replied
 	s.guard("reply body", func() {
-		s.received = b
-		s.receivedAll = s.h.ReceivedBufferedResponseBody()
-		a = s.machine.ReplyBody(body{b}, end)
+		s.received = body{b}
+		a = s.machine.ReplyBody(&s.received, end)
 	})
-	s.received = nil
+	s.received = body{}
 	return bodyStatus(a)
 }
 
@@ -208,7 +206,7 @@ func (s *stream) OnResponseTrailers(m shared.HeaderMap) shared.TrailersStatus {
 		return shared.TrailersStatusContinue
 	}
 	a := filter.Replied
-	s.guard("reply trailers", func() { a = s.machine.ReplyTrailers(headers{m}) })
+	s.guard("reply trailers", func() { a = s.machine.ReplyTrailers(s.trailers.of(m)) })
 	return trailersStatus(a)
 }
 

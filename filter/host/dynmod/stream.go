@@ -31,9 +31,10 @@ type stream struct {
 	sched   shared.Scheduler
 	machine *filter.Stream
 
-	// received is the piece of body of the callback under way; receivedAll says that it is all that was buffered.
-	received    shared.BodyBuffer
-	receivedAll bool
+	// request, reply and trailers are the stream's header maps, set by their callbacks.
+	request, reply, trailers headers
+	// received is the piece of body of the callback under way.
+	received body
 	// failed: a panic has answered the stream; the machine is not to be trusted any more.
 	failed bool
 	// committing: a commit was asked for, so what became of it is the caller's to know.
@@ -197,13 +198,19 @@ func (s *stream) close() {
 // headers is Envoy's header map as the machine sees it.
 type headers struct{ m shared.HeaderMap }
 
-func (h headers) All(yield func(name, value string)) {
+func (h *headers) All(yield func(name, value string)) {
 	for _, kv := range h.m.GetAll() {
 		yield(kv[0].ToUnsafeString(), kv[1].ToUnsafeString())
 	}
 }
-func (h headers) Set(name, value string) { h.m.Set(name, value) }
-func (h headers) Remove(name string)     { h.m.Remove(name) }
+func (h *headers) Set(name, value string) { h.m.Set(name, value) }
+func (h *headers) Remove(name string)     { h.m.Remove(name) }
+
+// of is m's wrapper, in the stream's own memory.
+func (h *headers) of(m shared.HeaderMap) *headers {
+	h.m = m
+	return h
+}
 
 // pairs is a header list of a handler call.
 type pairs [][2]shared.UnsafeEnvoyBuffer
@@ -218,7 +225,7 @@ func (pairs) Remove(string)      {}
 
 type body struct{ b shared.BodyBuffer }
 
-func (b body) AppendTo(dst []byte) []byte { return chunks(b.b.GetChunks()).AppendTo(dst) }
+func (b *body) AppendTo(dst []byte) []byte { return chunks(b.b.GetChunks()).AppendTo(dst) }
 
 type chunks []shared.UnsafeEnvoyBuffer
 
@@ -229,27 +236,28 @@ func (c chunks) AppendTo(dst []byte) []byte {
 	return dst
 }
 
-func (s *stream) RequestHeaders() filter.Headers { return headers{s.h.RequestHeaders()} }
-func (s *stream) ReplyHeaders() filter.Headers   { return headers{s.h.ResponseHeaders()} }
-func (s *stream) ReplyTrailers() filter.Headers  { return headers{s.h.ResponseTrailers()} }
+func (s *stream) RequestHeaders() filter.Headers { return s.request.of(s.h.RequestHeaders()) }
+func (s *stream) ReplyHeaders() filter.Headers   { return s.reply.of(s.h.ResponseHeaders()) }
+func (s *stream) ReplyTrailers() filter.Headers  { return s.trailers.of(s.h.ResponseTrailers()) }
 
-func (s *stream) SetRequestBody(b []byte) { s.replace(s.h.BufferedRequestBody(), b) }
-func (s *stream) SetReplyBody(b []byte)   { s.replace(s.h.BufferedResponseBody(), b) }
+func (s *stream) SetRequestBody(b []byte) { s.replace(s.h.BufferedRequestBody(), s.h.ReceivedBufferedRequestBody, b) }
+func (s *stream) SetReplyBody(b []byte)   { s.replace(s.h.BufferedResponseBody(), s.h.ReceivedBufferedResponseBody, b) }
 
-// replace puts b in the place of all that has arrived of a body.
-func (s *stream) replace(buffered shared.BodyBuffer, b []byte) {
-	if s.received == nil {
+// replace puts b in the place of all that has arrived of a body. all tells, within a body's callback, whether the piece
+// that was received is all that was buffered.
+func (s *stream) replace(buffered shared.BodyBuffer, all func() bool, b []byte) {
+	if s.received.b == nil {
 		buffered.Drain(buffered.GetSize())
 		buffered.Append(b)
 		return
 	}
-	if !s.receivedAll {
+	if !all() {
 		if n := buffered.GetSize(); n > 0 {
 			buffered.Drain(n)
 		}
 	}
-	s.received.Drain(s.received.GetSize())
-	s.received.Append(b)
+	s.received.b.Drain(s.received.b.GetSize())
+	s.received.b.Append(b)
 }
 
 func (s *stream) SetHosts(hosts string) { s.h.SetMetadata(metadataNamespace, hostsKey, hosts) }
