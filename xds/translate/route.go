@@ -8,6 +8,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -20,6 +21,13 @@ var wellKnown = []string{ir.ReflectionV1, ir.ReflectionV1Alpha, ir.Health}
 
 // healthWatch is a stream that may pause for as long as a service is well.
 const healthWatch = "/" + ir.Health + "/Watch"
+
+// noTranscoder spares gRPC callers the transcoder, which would only let them pass.
+func noTranscoder() map[string]*anypb.Any {
+	// One bool always packs.
+	off, _ := pack(&routev3.FilterConfig{Disabled: true})
+	return map[string]*anypb.Any{transcoderName: off}
+}
 
 // routes is the route table of one listener: a virtual host for everyone, and one for each service's name.
 func routes(p *ir.Proxy, l *ir.Listener) *routev3.RouteConfiguration {
@@ -87,10 +95,15 @@ func serviceRoutes(p *ir.Proxy, l *ir.Listener, s *ir.Service) []*routev3.Route 
 			Action: serviceAction(p, l, s, true),
 		})
 	}
-	return append(out, &routev3.Route{
-		Match:  &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/" + s.Name + "/"}},
-		Action: serviceAction(p, l, s, false),
-	})
+	prefix := &routev3.RouteMatch_Prefix{Prefix: "/" + s.Name + "/"}
+	if l.Edge {
+		out = append(out, &routev3.Route{
+			Match:                &routev3.RouteMatch{PathSpecifier: prefix, Grpc: &routev3.RouteMatch_GrpcRouteMatchOptions{}},
+			Action:               serviceAction(p, l, s, false),
+			TypedPerFilterConfig: noTranscoder(),
+		})
+	}
+	return append(out, &routev3.Route{Match: &routev3.RouteMatch{PathSpecifier: prefix}, Action: serviceAction(p, l, s, false)})
 }
 
 // waitingRoute answers for a service that is not known well enough yet. Without it gRPC callers would be told
