@@ -240,8 +240,13 @@ func (s *stream) RequestHeaders() filter.Headers { return s.request.of(s.h.Reque
 func (s *stream) ReplyHeaders() filter.Headers   { return s.reply.of(s.h.ResponseHeaders()) }
 func (s *stream) ReplyTrailers() filter.Headers  { return s.trailers.of(s.h.ResponseTrailers()) }
 
-func (s *stream) SetRequestBody(b []byte) { s.replace(s.h.BufferedRequestBody(), s.h.ReceivedBufferedRequestBody, b) }
-func (s *stream) SetReplyBody(b []byte)   { s.replace(s.h.BufferedResponseBody(), s.h.ReceivedBufferedResponseBody, b) }
+func (s *stream) SetRequestBody(b []byte) {
+	s.replace(s.h.BufferedRequestBody(), s.h.ReceivedBufferedRequestBody, b)
+}
+
+func (s *stream) SetReplyBody(b []byte) {
+	s.replace(s.h.BufferedResponseBody(), s.h.ReceivedBufferedResponseBody, b)
+}
 
 // replace puts b in the place of all that has arrived of a body. all tells, within a body's callback, whether the piece
 // that was received is all that was buffered.
