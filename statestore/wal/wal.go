@@ -20,6 +20,9 @@ var ErrPoisoned = errors.New("log is poisoned by an earlier disk error")
 // ErrUnknown says that this batch's write or sync failed: it may or may not be there after the next open.
 var ErrUnknown = errors.New("disk error, the batch's fate is unknown")
 
+// distrusted is the name of the mark that a write or sync failed.
+const distrusted = "FAILED"
+
 // Options of a log. The zero value is ready for use.
 type Options struct {
 	// FS is the disk; nil means the operating system's.
@@ -43,6 +46,8 @@ type Log struct {
 	size   int64
 	buf    []byte
 
+	// doubt says that the process before left the mark. Only recover looks at it.
+	doubt  bool
 	poison atomic.Pointer[error]
 	// snapshotBytes is the size of the last log snapshot of this process.
 	snapshotBytes atomic.Int64
@@ -124,6 +129,7 @@ func (l *Log) list() (segments, snapshots []uint64, err error) {
 		return nil, nil, err
 	}
 	for _, name := range names {
+		l.doubt = l.doubt || name == distrusted
 		base, suffix, ok := strings.Cut(name, ".")
 		n, err := strconv.ParseUint(base, 10, 64)
 		if !ok || err != nil || n == 0 {
@@ -134,7 +140,7 @@ func (l *Log) list() (segments, snapshots []uint64, err error) {
 			segments = append(segments, n)
 		case "snap":
 			snapshots = append(snapshots, n)
-		case "snap.tmp":
+		case "snap.tmp", "log.tmp":
 			if err := l.fs.Remove(filepath.Join(l.dir, name)); err != nil {
 				return nil, nil, err
 			}
@@ -182,6 +188,12 @@ func (l *Log) replaySegment(n uint64, last bool, replay func(record []byte) erro
 	if good == 0 {
 		return l.create(n)
 	}
+	if l.doubt {
+		if err := l.rewrite(name, b[:good]); err != nil {
+			return err
+		}
+		torn = false
+	}
 	f, err := l.fs.OpenAppend(name)
 	if err != nil {
 		return err
@@ -194,7 +206,11 @@ func (l *Log) replaySegment(n uint64, last bool, replay func(record []byte) erro
 		}
 	}
 	// Frames that were written but perhaps never synced were just replayed: they must not vanish after this.
-	return f.Sync()
+	if err := f.Sync(); err != nil {
+		l.distrust()
+		return err
+	}
+	return nil
 }
 
 // create makes segment n and goes on there.
@@ -256,9 +272,28 @@ func (l *Log) Append(records [][]byte) error {
 }
 
 func (l *Log) fail(op string, err error) error {
+	if op != "write" {
+		l.distrust()
+	}
 	poison := fmt.Errorf("%w: %s %s: %w", ErrPoisoned, op, l.path(l.number, ".log"), err)
 	l.poison.Store(&poison)
 	return fmt.Errorf("%w: %s: %w", ErrUnknown, op, err)
+}
+
+// distrust leaves a mark for the next open. After a failed sync the system may show what was written, take it for clean and
+// forget it when the power goes: the mark lasts just as long as what the system shows, so it need not be durable.
+func (l *Log) distrust() {
+	if f, err := l.fs.Create(filepath.Join(l.dir, distrusted)); err == nil {
+		_ = f.Close()
+	}
+}
+
+// rewrite writes the last segment anew, so that what was replayed from it is on the disk whatever became of the first time.
+func (l *Log) rewrite(name string, b []byte) error {
+	if err := WriteFile(l.fs, name, b); err != nil {
+		return err
+	}
+	return l.fs.Remove(filepath.Join(l.dir, distrusted))
 }
 
 // Err is nil, or ErrPoisoned with the cause. Any goroutine may ask.

@@ -36,7 +36,11 @@ type FS struct {
 type inode struct {
 	data   []byte
 	synced []byte
+	// lost is where a sync failed: the system still shows those bytes, and takes them for written.
+	lost []span
 }
+
+type span struct{ from, to int }
 
 // change is a change of a folder that was not synced, as one step.
 type change struct {
@@ -117,6 +121,9 @@ func (f *FS) Crash(rng *rand.Rand) *FS {
 }
 
 func (n *inode) remains(rng *rand.Rand) []byte {
+	if len(n.lost) > 0 {
+		return slices.Clone(n.synced)
+	}
 	if len(n.data) < len(n.synced) || string(n.data[:len(n.synced)]) != string(n.synced) {
 		// A truncation that was not synced: either.
 		if rng.IntN(2) == 0 {
@@ -175,7 +182,7 @@ func (f *FS) Create(name string) (wal.File, error) {
 		n = &inode{}
 		f.change(step{name, n})
 	}
-	n.data = nil
+	n.data, n.lost = nil, nil
 	return &file{fs: f, name: name, inode: n}, nil
 }
 
@@ -320,10 +327,17 @@ func (h *file) Write(b []byte) (int, error) {
 func (h *file) Sync() error {
 	h.fs.mu.Lock()
 	defer h.fs.mu.Unlock()
+	n := h.inode
 	if err := h.fs.begin("sync", h.name); err != nil {
+		if !h.fs.off && len(n.data) > len(n.synced) {
+			n.lost = append(n.lost, span{len(n.synced), len(n.data)})
+		}
 		return err
 	}
-	h.inode.synced = slices.Clone(h.inode.data)
+	n.synced = slices.Clone(n.data)
+	for _, l := range n.lost {
+		clear(n.synced[min(l.from, len(n.synced)):min(l.to, len(n.synced))])
+	}
 	return nil
 }
 
