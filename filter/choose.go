@@ -15,7 +15,7 @@ func (s *Stream) choose() (serve bool, hosts string) {
 		return true, ""
 	}
 	if !c.serve && !m.typ.sticky && m.typ.replicas == 0 {
-		return false, c.rotated(s.host.Rotate())
+		return false, c.rotated(s.start())
 	}
 	able := c.serve && len(m.service.addresses) > 0 && (s.host.StoreUp() || !s.wantsState())
 	slot, n := placement.Slot(m.typ.name, s.key), m.typ.replicas
@@ -43,6 +43,19 @@ func (s *Stream) choose() (serve bool, hosts string) {
 		return true, list.after(s.localAddress())
 	}
 	return false, list.String()
+}
+
+// start is where in the list of members a request begins: it spreads the load, but a request that may be a repeated one
+// goes where the first one went, because that store alone can know it again.
+func (s *Stream) start() uint32 {
+	if s.idempotency == "" {
+		return s.host.Rotate()
+	}
+	h := uint32(2166136261) // FNV-1a
+	for i := range len(s.requestID) {
+		h = (h ^ uint32(s.requestID[i])) * 16777619
+	}
+	return h
 }
 
 // localAddress picks one of this node's replicas of the service, evenly.

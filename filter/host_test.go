@@ -76,6 +76,7 @@ type host struct {
 	upstream        string
 	details         string
 	caller          string
+	turn            uint32
 	now             time.Time
 	reply           *filter.Reply
 	commit          *storev1.Commit
@@ -112,7 +113,7 @@ func (h *host) ReplyDetails() string           { return h.details }
 func (h *host) SetDeadline(d time.Duration)    { h.say("deadline %v", d) }
 func (h *host) Now() time.Time                 { return h.now }
 func (h *host) Random() [16]byte               { return [16]byte{0xab} }
-func (h *host) Rotate() uint32                 { return 0 }
+func (h *host) Rotate() uint32                 { return h.turn }
 func (h *host) Count(c filter.Counter)         { h.counts[c]++ }
 
 func (h *host) LocalReply(r *filter.Reply) {

@@ -2,6 +2,7 @@ package filter_test
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -106,6 +107,26 @@ func TestIdempotencyKey(t *testing.T) {
 			t.Fatalf("id %s of another request", other)
 		}
 	}
+}
+
+// At the gateway a repeated request goes to the node that had the first one, and others still spread.
+func TestIdempotencyKeyAtTheGateway(t *testing.T) {
+	first := map[string]bool{}
+	for i := range 20 {
+		idem := [2]string{"idempotency-key", fmt.Sprint(i)}
+		var went string
+		for turn := range uint32(3) {
+			h := start(t, base(true, false))
+			h.turn = turn
+			h.open("/a.S/Write", frame(request("k")), idem)
+			if went == "" {
+				went = h.log[0]
+			}
+			is(t, "a repeated request", h.log[0], went)
+		}
+		first[went] = true
+	}
+	is(t, "first choices", len(first), 3)
 }
 
 func TestDeadlineOfAForwardedWrite(t *testing.T) {
