@@ -107,7 +107,7 @@ func FuzzResponses(f *testing.F) {
 			}
 		}
 		c.Watch("t", "c", watched) // call 5
-		s.take(nil)
+		s.take(nil, false)
 
 		if err := s.read(); err == nil {
 			t.Error("read ended without a reason")

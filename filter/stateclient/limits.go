@@ -29,6 +29,12 @@ const (
 	// delay the first frame.
 	maxBatch = 256 << 10
 
+	// maxDirect is the largest request that a caller writes itself: encoding a large one is no work for one of Envoy's
+	// workers. maxDirectPending is with how many calls under way it still does: with more, the writer joins several into
+	// one write, which costs less in all.
+	maxDirect        = 16 << 10
+	maxDirectPending = 4
+
 	// keptBuffer is the largest read or write buffer that is kept for the next frame.
 	keptBuffer = 1 << 20
 

@@ -7,6 +7,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -59,7 +60,9 @@ type session struct {
 	c     *Client
 	conn  net.Conn
 	cache *cache
-	// wake tells the writer that there is something in queue.
+	// raw writes without waiting; nil where the connection can't.
+	raw syscall.RawConn
+	// wake tells the writer that there is something to write.
 	wake chan struct{}
 	// gone is closed when the reader has ended.
 	gone chan struct{}
@@ -75,20 +78,33 @@ type session struct {
 	pending map[uint64]*call
 	queue   []*call
 	queued  int // bytes in queue
+	// busy says that somebody is writing: the writer, or a call's own goroutine. rest is what the latter has left of its
+	// frame; the writer goes on with that.
+	busy bool
+	rest []byte
 }
 
 func newSession(c *Client, conn net.Conn) *session {
 	return &session{
-		c: c, conn: conn, cache: newCache(c.opts.CacheEntries, c.opts.CacheBytes, c.opts.MaxWatches),
+		c: c, conn: conn, raw: rawConn(conn), cache: newCache(c.opts.CacheEntries, c.opts.CacheBytes, c.opts.MaxWatches),
 		wake: make(chan struct{}, 1), gone: make(chan struct{}), pending: map[uint64]*call{},
 	}
 }
 
-// start queues a call, or says why it can't. It never blocks.
+// start sends a call or queues it, or says why it can't. It never blocks.
 func (s *session) start(k *call) *Error {
+	direct, err := s.admit(k)
+	if direct {
+		s.direct(k)
+	}
+	return err
+}
+
+// admit takes a call in. direct says that it is the caller's to write, at once.
+func (s *session) admit(k *call) (direct bool, _ *Error) {
 	k.size = proto.Size(k.req) + 16 // with the id and the length
 	if k.size > frame.Max {
-		return notApplied(codeResourceExhausted, "request of %d bytes, at most %d", k.size, frame.Max)
+		return false, notApplied(codeResourceExhausted, "request of %d bytes, at most %d", k.size, frame.Max)
 	}
 	limit := s.c.opts.MaxPending
 	if k.internal {
@@ -98,25 +114,28 @@ func (s *session) start(k *call) *Error {
 	defer s.mu.Unlock()
 	switch {
 	case s.dead:
-		return s.c.down(s.lostErr)
+		return false, s.c.down(s.lostErr)
 	case len(s.pending) >= limit:
-		return notApplied(codeUnavailable, "%d calls wait for the store, at most %d may", len(s.pending), limit)
+		return false, notApplied(codeUnavailable, "%d calls wait for the store, at most %d may", len(s.pending), limit)
 	case s.queued+k.size > s.c.opts.MaxQueuedBytes:
-		return notApplied(codeUnavailable, "%d bytes wait to be written to the store, at most %d may", s.queued, s.c.opts.MaxQueuedBytes)
+		return false, notApplied(codeUnavailable, "%d bytes wait to be written to the store, at most %d may", s.queued, s.c.opts.MaxQueuedBytes)
 	}
 	s.lastID++
 	k.req.Id = s.lastID
 	s.pending[k.req.Id] = k
-	s.queue = append(s.queue, k)
-	s.queued += k.size
 	if k.timeout > 0 {
 		k.timer = time.AfterFunc(k.timeout, func() { s.expire(k) })
 	}
-	select {
-	case s.wake <- struct{}{}:
-	default:
+	if s.raw != nil && !s.busy && len(s.queue) == 0 && k.size <= maxDirect && len(s.pending) <= maxDirectPending {
+		s.busy, k.written = true, true
+		return true, nil
 	}
-	return nil
+	s.queue = append(s.queue, k)
+	s.queued += k.size
+	if !s.busy {
+		s.wakeWriter()
+	}
+	return false, nil
 }
 
 // end takes a call off the pending ones. s.mu is held.
@@ -258,9 +277,12 @@ func (s *session) write() {
 		batch []*call
 		ends  []int // where in buf each call's frame ends
 	)
+	writing := false
 	for {
-		batch = s.take(batch[:0])
-		if len(batch) == 0 {
+		rest, some := s.take(batch[:0], writing)
+		batch, writing = some, true
+		if len(batch) == 0 && len(rest) == 0 {
+			writing = false
 			select {
 			case <-s.wake:
 				continue
@@ -268,7 +290,7 @@ func (s *session) write() {
 				return
 			}
 		}
-		buf, ends = buf[:0], ends[:0]
+		buf, ends = append(buf[:0], rest...), ends[:0]
 		for _, k := range batch {
 			out, err := frame.Append(buf, k.req)
 			if err != nil {
@@ -298,10 +320,16 @@ func (s *session) write() {
 	}
 }
 
-// take moves what makes one write from the queue to batch.
-func (s *session) take(batch []*call) []*call {
+// take moves what makes one write from the queue to batch, behind what a call's own goroutine has left; it makes the
+// session busy if there is something. wrote says that the writer has just ended a write.
+func (s *session) take(batch []*call, wrote bool) (rest []byte, _ []*call) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.busy && !wrote && s.rest == nil {
+		// Whoever is writing wakes the writer at its end.
+		return nil, batch
+	}
+	rest, s.rest = s.rest, nil
 	taken, bytes := 0, 0
 	for _, k := range s.queue {
 		if bytes > 0 && bytes+k.size > maxBatch {
@@ -320,7 +348,9 @@ func (s *session) take(batch []*call) []*call {
 	if s.queue = s.queue[taken:]; len(s.queue) == 0 {
 		s.queue = nil
 	}
-	return batch
+	// All may have timed out in the queue.
+	s.busy = len(rest) > 0 || len(batch) > 0
+	return rest, batch
 }
 
 // fail ends everything that is under way, once run has returned.
