@@ -92,9 +92,9 @@ func runStore(ctx context.Context, f storeFlags, log *slog.Logger) (err error) {
 	engine.Connect(links)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve() }()
-	// The API ends first: what is handed over must be the last word.
-	ends[len(ends)-1] = closePeers
-	ends = append(ends, server.Close)
+	// The end: the API, so that what is handed over is the last word; the claims, so that others own this store's slots
+	// while it hands over; the other stores.
+	ends = append(ends[:1], closePeers, closeStrong, server.Close)
 
 	// 5. What looks at it from outside.
 	stop, err := serveUnix(paths.StoreHTTPSocket(f.node), serve.HTTP(engine, registry), log)
