@@ -87,6 +87,12 @@ func descriptor() *descriptorpb.FileDescriptorProto {
 	}
 }
 
+// listed is what reflection lists: not reflection itself, or callers of a mesh whose services answer only v1alpha would be
+// routed here for v1 and see the probe in place of them.
+type listed map[string]grpc.ServiceInfo
+
+func (l listed) GetServiceInfo() map[string]grpc.ServiceInfo { return l }
+
 // Serve answers on l until ctx ends.
 func Serve(ctx context.Context, l net.Listener) error {
 	d, err := protodesc.NewFile(descriptor(), protoregistry.GlobalFiles)
@@ -101,11 +107,12 @@ func Serve(ctx context.Context, l net.Listener) error {
 		return fmt.Errorf("probe: %w", err)
 	}
 	s := grpc.NewServer()
+	only := listed{service: {Metadata: file}}
 	s.RegisterService(&grpc.ServiceDesc{
 		ServiceName: service, HandlerType: (*any)(nil), Metadata: file,
 		Methods: []grpc.MethodDesc{{MethodName: "Touch", Handler: handler(touch)}, {MethodName: "Read", Handler: handler(read)}},
 	}, struct{}{})
-	reflectionv1.RegisterServerReflectionServer(s, reflection.NewServerV1(reflection.ServerOptions{Services: s, DescriptorResolver: files}))
+	reflectionv1.RegisterServerReflectionServer(s, reflection.NewServerV1(reflection.ServerOptions{Services: only, DescriptorResolver: files}))
 	defer context.AfterFunc(ctx, s.Stop)()
 	return s.Serve(l)
 }

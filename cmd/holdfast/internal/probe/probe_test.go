@@ -98,3 +98,24 @@ func TestReflection(t *testing.T) {
 		t.Errorf("got %d files (%v), want the probe's and the wrappers'", n, reply)
 	}
 }
+
+// A mesh's callers must not find the probe where they ask what its services are.
+func TestReflectionListsNoReflection(t *testing.T) {
+	stream, err := reflectionv1.NewServerReflectionClient(serve(t)).ServerReflectionInfo(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = stream.Send(&reflectionv1.ServerReflectionRequest{
+		MessageRequest: &reflectionv1.ServerReflectionRequest_ListServices{ListServices: "*"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reply, err := stream.Recv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := reply.GetListServicesResponse().GetService(); len(got) != 1 || got[0].GetName() != service {
+		t.Errorf("got %v, want only %s", got, service)
+	}
+}
