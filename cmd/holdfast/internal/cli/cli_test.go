@@ -75,6 +75,7 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"key", "get", "a/b", "--data-dir", empty}, exitNotRunning, "start one with `holdfast up`"},
 		{[]string{"key", "get", "a"}, exitUsage, "want TYPE/KEY"},
 		{[]string{"scale", "none"}, exitUsage, "NODES must be a number"},
+		{[]string{"scale", "65"}, exitUsage, "NODES must be a number from 1 to 64"},
 		{[]string{"scale"}, exitUsage, "accepts 1 arg"},
 		{[]string{"up"}, exitUsage, `required flag(s) "file" not set`},
 		{[]string{"status", "-o", "xml"}, exitUsage, "must be table or json"},

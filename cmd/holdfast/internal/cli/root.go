@@ -48,13 +48,14 @@ func Main(args []string, in io.Reader, out, errOut io.Writer) int {
 	root.SetErr(errOut)
 	cmd, err := root.ExecuteContextC(ctx)
 	var usage usageError
+	var option localmesh.OptionError
 	switch {
 	case err == nil:
 		return exitOK
 	case errors.Is(err, errSilent):
 		return exitFailed
 	// Cobra has no type for this one.
-	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "required flag(s)"):
+	case errors.As(err, &usage), errors.As(err, &option), strings.HasPrefix(err.Error(), "required flag(s)"):
 		fmt.Fprintf(errOut, "holdfast: %v\nSee `%s --help`.\n", err, cmd.CommandPath())
 		return exitUsage
 	case errors.Is(err, localmesh.ErrNotRunning):

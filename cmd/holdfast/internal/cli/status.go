@@ -59,8 +59,8 @@ lack, then ends. Its data stays on disk, and it starts with it when it comes bac
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n, err := strconv.Atoi(args[0])
-			if err != nil || n < 1 {
-				return usageError{fmt.Errorf("NODES must be a number from 1, not %q", args[0])}
+			if err != nil || n < 1 || n > localmesh.MaxNodes {
+				return usageError{fmt.Errorf("NODES must be a number from 1 to %d, not %q", localmesh.MaxNodes, args[0])}
 			}
 			client, err := clientFor(dataDir)
 			if err != nil {

@@ -3,8 +3,8 @@ package localmesh
 import "time"
 
 const (
-	// maxNodes keeps the nodes' ingress ports below the inner ones, with room for what a machine may want beside them.
-	maxNodes = 64
+	// MaxNodes keeps the nodes' ingress ports below the inner ones, with room for what a machine may want beside them.
+	MaxNodes = 64
 	// innerPorts is the distance from the port base to the ports that nobody types.
 	innerPorts = 100
 	// innerPortRange is how many of those may be looked through: nodes × (gossip + services), twice over for taken ones.

@@ -24,12 +24,22 @@ type ports struct {
 	next int
 }
 
+// OptionError is a number out of its range.
+type OptionError struct {
+	Option     string
+	Value, Max int
+}
+
+func (e OptionError) Error() string {
+	return fmt.Sprintf("%s %d: must be between 1 and %d", e.Option, e.Value, e.Max)
+}
+
 func newPorts(base, nodes int) (*ports, error) {
 	if base < 1 || base+innerPorts+innerPortRange > 65535 {
-		return nil, fmt.Errorf("--port-base %d: must be between 1 and %d", base, 65535-innerPorts-innerPortRange)
+		return nil, OptionError{"--port-base", base, 65535 - innerPorts - innerPortRange}
 	}
-	if nodes < 1 || nodes > maxNodes {
-		return nil, fmt.Errorf("--nodes %d: must be between 1 and %d", nodes, maxNodes)
+	if nodes < 1 || nodes > MaxNodes {
+		return nil, OptionError{"--nodes", nodes, MaxNodes}
 	}
 	return &ports{base: base, next: base + innerPorts + 1}, nil
 }

@@ -19,8 +19,8 @@ var errBusy = errors.New("the mesh is starting, stopping or being scaled: try ag
 // Scale brings the mesh to n nodes. Nodes come and go at the end: node-n is the last one to stay. Data of nodes that go
 // stays on disk, and a node that returns starts with it.
 func (m *Mesh) Scale(ctx context.Context, n int) error {
-	if n < 1 || n > maxNodes {
-		return fmt.Errorf("%d nodes: must be between 1 and %d", n, maxNodes)
+	if n < 1 || n > MaxNodes {
+		return fmt.Errorf("%d nodes: must be between 1 and %d", n, MaxNodes)
 	}
 	if !m.change.TryLock() {
 		return errBusy
