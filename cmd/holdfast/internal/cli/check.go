@@ -129,6 +129,9 @@ func (k *checker) controlPlane(ctx context.Context, s *localmesh.Status) {
 		if c.Error != "" {
 			return "", fmt.Errorf("refused, the last good one stays: %s", c.Error)
 		}
+		if t := c.Troubles(); len(t) > 0 {
+			return "", errors.New(strings.Join(t, "; "))
+		}
 		return "", nil
 	})
 	k.check(ctx, "every Envoy has its configuration", func(ctx context.Context) (string, error) {

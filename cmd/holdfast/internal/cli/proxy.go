@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -57,6 +58,9 @@ func newProxyStatus() *cobra.Command {
 			})
 			if view.Configuration.Error != "" {
 				fmt.Fprintf(cmd.OutOrStdout(), "\nThe configuration file was refused, the last good one stays:\n%s\n", view.Configuration.Error)
+			}
+			if t := view.Configuration.Troubles(); len(t) > 0 {
+				fmt.Fprintf(cmd.OutOrStdout(), "\nNot as the configuration says:\n%s\n", strings.Join(t, "\n"))
 			}
 			return err
 		},

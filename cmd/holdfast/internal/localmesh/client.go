@@ -54,6 +54,28 @@ type Configuration struct {
 	Error string `json:"error"`
 	// Nodes are those that the Envoys' present configuration was made for.
 	Nodes []string `json:"nodes"`
+	// Services are the configured ones.
+	Services []ConfiguredService `json:"services"`
+}
+
+// ConfiguredService is one StatefulService, and what keeps it from being as the file says.
+type ConfiguredService struct {
+	Name    string `json:"name"`
+	Service string `json:"service"`
+	// State is "ok", "waiting" (for descriptors), "stale" (as it was before) or "refused".
+	State string `json:"state"`
+	Error string `json:"error,omitempty"`
+}
+
+// Troubles says of each service that is not as the file says what it is and why.
+func (c *Configuration) Troubles() []string {
+	var out []string
+	for _, s := range c.Services {
+		if s.Error != "" {
+			out = append(out, fmt.Sprintf("%s (%s) is %s: %s", s.Name, s.Service, s.State, s.Error))
+		}
+	}
+	return out
 }
 
 // Status asks the supervisor what runs.

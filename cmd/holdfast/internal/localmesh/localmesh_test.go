@@ -456,3 +456,14 @@ func TestKilledUpLeavesNothing(t *testing.T) {
 		})
 	}
 }
+
+func TestConfigurationTroubles(t *testing.T) {
+	c := Configuration{Services: []ConfiguredService{
+		{Name: "well", Service: "a.v1.Well", State: "ok"},
+		{Name: "stock", Service: "shop.v1.Stock", State: "stale", Error: "no request has a field skuu"},
+	}}
+	got := c.Troubles()
+	if want := "stock (shop.v1.Stock) is stale: no request has a field skuu"; len(got) != 1 || got[0] != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
