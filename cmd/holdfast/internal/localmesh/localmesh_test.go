@@ -140,7 +140,7 @@ func playUp() {
 func atoi(s string) (n int) { _, _ = fmt.Sscan(s, &n); return n }
 
 // writeConfig writes a mesh with a page and these services.
-func writeConfig(data string, services ...string) {
+func writeConfig(dir string, services ...string) {
 	self, err := os.Executable()
 	if err != nil {
 		panic(err)
@@ -150,20 +150,21 @@ func writeConfig(data string, services ...string) {
 	for _, name := range services {
 		text += fmt.Sprintf("  - {name: %q, command: [%q, service], env: {SERVICE: %q}}\n", name, self, name)
 	}
-	if err := os.WriteFile(filepath.Join(data, "holdfast.yaml"), []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "holdfast.yaml"), []byte(text), 0o600); err != nil {
 		panic(err)
 	}
 }
 
-func testOptions(data string, nodes, base int) Options {
+// testOptions are those of a mesh with its configuration in dir and its data in dir/data.
+func testOptions(dir string, nodes, base int) Options {
 	self, err := os.Executable()
 	if err != nil {
 		panic(err)
 	}
-	writeConfig(data, "service")
+	writeConfig(dir, "service")
 	return Options{
-		File: filepath.Join(data, "holdfast.yaml"), Nodes: nodes, PortBase: base, DataDir: data,
-		Executable: self, Envoy: self, ModuleDir: data, Logger: slog.New(slog.DiscardHandler),
+		File: filepath.Join(dir, "holdfast.yaml"), Nodes: nodes, PortBase: base, DataDir: filepath.Join(dir, "data"),
+		Executable: self, Envoy: self, ModuleDir: dir, Logger: slog.New(slog.DiscardHandler),
 	}
 }
 
@@ -312,7 +313,7 @@ func TestFollowsTheConfiguration(t *testing.T) {
 		return top.Nodes[1].Services
 	}
 	had := topology()["service"]
-	writeConfig(m.paths.Data, "service", "second")
+	writeConfig(m.dir, "service", "second")
 	eventually(t, "a second service", func() bool { return topology()["second"] != "" && len(m.Status().Nodes[0].ServicePIDs) == 2 })
 	if got := topology()["service"]; got != had || slices.Contains(journal(), "stop node-2/service") {
 		t.Errorf("the first service was disturbed: %s, was %s; %q", got, had, journal())
@@ -320,7 +321,7 @@ func TestFollowsTheConfiguration(t *testing.T) {
 	if err := os.WriteFile(m.opts.File, []byte("nonsense: true"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	writeConfig(m.paths.Data, "second")
+	writeConfig(m.dir, "second")
 	eventually(t, "rid of the first service", func() bool { return slices.Contains(journal(), "stop node-2/service") })
 	if got := topology(); got["service"] != "" || got["second"] == "" || slices.Contains(journal(), "stop node-2/second") {
 		t.Errorf("got %v, %q", got, journal())
@@ -364,7 +365,7 @@ func TestPortTaken(t *testing.T) {
 
 func TestDataDirectoryInUse(t *testing.T) {
 	m, _ := startMesh(t, 1)
-	_, err := New(testOptions(m.paths.Data, 1, m.opts.PortBase))
+	_, err := New(testOptions(m.dir, 1, m.opts.PortBase))
 	if want := fmt.Sprintf("is in use by holdfast with pid %d", os.Getpid()); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want %q", err, want)
 	}
@@ -373,30 +374,10 @@ func TestDataDirectoryInUse(t *testing.T) {
 	}
 }
 
-func TestResetRemovesDataOnly(t *testing.T) {
-	data := t.TempDir()
-	for _, name := range []string{"etcd/member", "nodes/node-1/store", "mine"} {
-		if err := os.MkdirAll(filepath.Join(data, name), 0o700); err != nil {
-			t.Fatal(err)
-		}
-	}
-	o := testOptions(data, 1, testBase(t))
-	o.Reset = true
-	m, err := New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m.Close()
-	for name, want := range map[string]bool{"etcd": false, "nodes": false, "mine": true} {
-		if _, err := os.Stat(filepath.Join(data, name)); (err == nil) != want {
-			t.Errorf("%s: there %v, want %v", name, err == nil, want)
-		}
-	}
-}
-
 func TestForeignRunFolderIsLeftAlone(t *testing.T) {
-	data := t.TempDir()
-	paths, err := Locate(data)
+	dir := t.TempDir()
+	options := testOptions(dir, 1, testBase(t))
+	paths, err := Locate(options.DataDir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -404,7 +385,7 @@ func TestForeignRunFolderIsLeftAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.Remove(paths.Run) })
-	if _, err := New(testOptions(data, 1, testBase(t))); err == nil || !strings.Contains(err.Error(), "is not this user's") {
+	if _, err := New(options); err == nil || !strings.Contains(err.Error(), "is not this user's") {
 		t.Errorf("got %v", err)
 	}
 	if _, err := os.Stat(paths.Run); err != nil {

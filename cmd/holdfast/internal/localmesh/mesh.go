@@ -42,10 +42,10 @@ type Mesh struct {
 	// source is the configuration that the mesh was started with.
 	source []byte
 	lock   *os.File
-	// claimed is set once the run folder is ours to remove.
-	claimed bool
-	sup     *supervise.Supervisor
-	api     *api
+	// marked is set once the data directory has the marker, claimed once the run folder is ours to remove.
+	marked, claimed bool
+	sup             *supervise.Supervisor
+	api             *api
 
 	// config is what the workloads are like now.
 	config atomic.Pointer[v1alpha1.Config]
@@ -106,7 +106,11 @@ func New(opts Options) (*Mesh, error) {
 	if config.Mesh == nil {
 		return nil, fmt.Errorf("%s has no LocalMesh document: add one that lists the commands (or addresses) of your services", opts.File)
 	}
-	lock, err := paths.lock()
+	// Before anything is put into it.
+	if _, err := paths.marked(); err != nil {
+		return nil, err
+	}
+	lock, made, err := paths.lock()
 	if err != nil {
 		return nil, err
 	}
@@ -123,6 +127,9 @@ func New(opts Options) (*Mesh, error) {
 	m.source = source
 	m.life, m.end = context.WithCancel(context.Background())
 	if err := m.prepare(); err != nil {
+		if made && !m.marked {
+			m.paths.forget()
+		}
 		m.Close()
 		return nil, err
 	}
@@ -138,10 +145,8 @@ func (m *Mesh) prepare() error {
 			return err
 		}
 	}
-	if m.opts.Reset {
-		if err := m.paths.reset(); err != nil {
-			return err
-		}
+	if err := m.claimData(); err != nil {
+		return err
 	}
 	if err := m.paths.prepare(); err != nil {
 		return err
@@ -156,6 +161,21 @@ func (m *Mesh) prepare() error {
 	}
 	m.sup = sup
 	m.api, err = serveAPI(m)
+	return err
+}
+
+// claimData makes the folder our data directory, if it is not one yet. Only in one that was is there data to reset.
+func (m *Mesh) claimData() (err error) {
+	if m.marked, err = m.paths.marked(); err != nil {
+		return err
+	}
+	if m.marked && m.opts.Reset {
+		return m.paths.reset()
+	}
+	if !m.marked {
+		err = m.paths.mark()
+		m.marked = err == nil
+	}
 	return err
 }
 

@@ -47,7 +47,7 @@ func (p Paths) StoreHTTPSocket(node string) string {
 
 // Log is the log of the process of that name.
 func (p Paths) Log(process string) string {
-	return filepath.Join(p.Data, "logs", logName(process)+".log")
+	return filepath.Join(p.Data, logsDir, logName(process)+".log")
 }
 
 // StoreData is where a node's store keeps its log.
@@ -66,58 +66,15 @@ func logName(process string) string {
 	return string(out)
 }
 
-// kept are the folders of a data directory that hold a mesh's data; --reset removes them and nothing else.
-var kept = []string{"etcd", "nodes", "controlplane", "logs"}
-
-// reset removes the mesh's data.
-func (p Paths) reset() error {
-	for _, dir := range kept {
-		if err := os.RemoveAll(filepath.Join(p.Data, dir)); err != nil {
-			return fmt.Errorf("reset: %w", err)
-		}
-	}
-	return nil
-}
-
-// lock takes the data directory for this process, creating it where it is missing. The lock ends with the process.
-func (p Paths) lock() (*os.File, error) {
-	if err := os.MkdirAll(p.Data, 0o700); err != nil {
-		return nil, fmt.Errorf("data directory: %w", err)
-	}
-	f, err := os.OpenFile(filepath.Join(p.Data, "lock"), os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("data directory: %w", err)
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		defer f.Close()
-		if !errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("lock the data directory: %w", err)
-		}
-		var pid int
-		if _, err := fmt.Fscan(f, &pid); err != nil {
-			return nil, fmt.Errorf("%s is in use by another holdfast: stop that one, or use another --data-dir", p.Data)
-		}
-		return nil, fmt.Errorf("%s is in use by holdfast with pid %d: stop that one (kill %d), or use another --data-dir", p.Data, pid, pid)
-	}
-	if err := f.Truncate(0); err == nil {
-		_, err = f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
-		if err != nil {
-			f.Close()
-			return nil, fmt.Errorf("lock the data directory: %w", err)
-		}
-	}
-	return f, nil
-}
-
 // prepare makes the folders. Sockets of an earlier run are removed: the lock says that nobody uses them.
 func (p Paths) prepare() error {
-	if err := os.MkdirAll(filepath.Join(p.Data, "logs"), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(p.Data, logsDir), 0o700); err != nil {
 		return fmt.Errorf("data directory: %w", err)
 	}
 	if err := p.claimRun(); err != nil {
 		return err
 	}
-	link := filepath.Join(p.Data, "run")
+	link := filepath.Join(p.Data, runLink)
 	if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("data directory: %w", err)
 	}
