@@ -79,7 +79,11 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"scale"}, exitUsage, "accepts 1 arg"},
 		{[]string{"up"}, exitUsage, `required flag(s) "file" not set`},
 		{[]string{"status", "-o", "xml"}, exitUsage, "must be table or json"},
-		{[]string{"nonsense"}, exitUsage, `unknown command "nonsense"`},
+		{[]string{"nonsense"}, exitUsage, "unknown command \"nonsense\" for \"holdfast\"\nSee"},
+		{[]string{"statsu"}, exitUsage, "unknown command \"statsu\" for \"holdfast\": did you mean `holdfast status`?"},
+		{[]string{"proxy", "stat"}, exitUsage, "did you mean `holdfast proxy status`?"},
+		{[]string{"key", "got"}, exitUsage, "did you mean `holdfast key get`?"},
+		{[]string{"gard"}, exitUsage, "unknown command \"gard\" for \"holdfast\"\nSee"},
 	} {
 		code, _, errOut := run(c.args...)
 		if code != c.code || !strings.Contains(errOut, c.want) {

@@ -147,16 +147,16 @@ func (w lineWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// renderTable draws a status: one row for each node, what is there once in the first ones.
+// renderTable draws a status: first what is there once, then one row for each node.
 func renderTable(s *localmesh.Status) string {
 	var b strings.Builder
 	_ = table(&b, func(w io.Writer) {
-		fmt.Fprintln(w, "\nNAME\tADDRESS\tENVOY\tSTORE\tSERVICES")
-		fmt.Fprintf(w, "etcd\t\t\t%s\t\n", cell(s.Etcd))
-		fmt.Fprintf(w, "control plane\t\t%s\t\t\n", cell(s.ControlPlane))
-		fmt.Fprintf(w, "gateway\t%s\t%s\t\t%s\n", s.Gateway.Address, cell(s.Gateway.Processes["envoy"]), services(s.Gateway.Processes))
+		fmt.Fprintln(w, "\nNAME\tADDRESS\tPROCESS\tENVOY\tSTORE\tSERVICES")
+		fmt.Fprintf(w, "etcd\t\t%s\t\t\t\n", cell(s.Etcd))
+		fmt.Fprintf(w, "control plane\t\t%s\t\t\t\n", cell(s.ControlPlane))
+		fmt.Fprintf(w, "gateway\t%s\t\t%s\t\t%s\n", s.Gateway.Address, cell(s.Gateway.Processes["envoy"]), services(s.Gateway.Processes))
 		for _, n := range s.Nodes {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", n.Name, n.Ingress, cell(n.Processes["envoy"]), cell(n.Processes["store"]), services(n.Processes))
+			fmt.Fprintf(w, "%s\t%s\t\t%s\t%s\t%s\n", n.Name, n.Ingress, cell(n.Processes["envoy"]), cell(n.Processes["store"]), services(n.Processes))
 		}
 	})
 	return b.String()

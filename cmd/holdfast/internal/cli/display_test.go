@@ -25,11 +25,11 @@ func TestTable(t *testing.T) {
 		}},
 	})
 	want := `
-NAME           ADDRESS         ENVOY  STORE               SERVICES
-etcd                                  ready               
-control plane                  ready                      
-gateway        127.0.0.1:8080  ready                      1 ready
-node-1         127.0.0.1:8081  ready  down (restarts: 2)  1 ready, a starting
+NAME           ADDRESS         PROCESS  ENVOY  STORE               SERVICES
+etcd                           ready                               
+control plane                  ready                               
+gateway        127.0.0.1:8080           ready                      1 ready
+node-1         127.0.0.1:8081           ready  down (restarts: 2)  1 ready, a starting
 `
 	if got != want {
 		t.Errorf("got %s\nwant %s", got, want)

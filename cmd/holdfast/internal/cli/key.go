@@ -42,7 +42,7 @@ func printKey(w io.Writer, k *keyView) error {
 
 func newKey() *cobra.Command {
 	c := &cobra.Command{
-		Use: "key", GroupID: "look", Short: "Look at entities", Args: cobra.NoArgs,
+		Use: "key", GroupID: "look", Short: "Look at entities", Args: noCommand,
 		Example: "  holdfast key get qa.Presentation/kubecon",
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}

@@ -13,7 +13,7 @@ import (
 
 func newProxy() *cobra.Command {
 	c := &cobra.Command{
-		Use: "proxy", GroupID: "look", Short: "Look at the Envoys", Args: cobra.NoArgs,
+		Use: "proxy", GroupID: "look", Short: "Look at the Envoys", Args: noCommand,
 		Example: "  holdfast proxy status",
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}

@@ -78,7 +78,7 @@ Envoy carries both; a state store beside it keeps them.`,
   holdfast key get qa.Presentation/kubecon`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
+		Args:          noCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
@@ -96,6 +96,24 @@ Envoy carries both; a state store beside it keeps them.`,
 	)
 	usageArgs(root)
 	return root
+}
+
+// noCommand refuses the arguments of a command that has only commands in it, and says which one may have been meant.
+func noCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	// Cobra sets this only where it reports the unknown command itself, which has no exit code of its own.
+	cmd.SuggestionsMinimumDistance = 2
+	message := fmt.Sprintf("unknown command %q for %q", args[0], cmd.CommandPath())
+	var meant []string
+	for _, name := range cmd.SuggestionsFor(args[0]) {
+		meant = append(meant, fmt.Sprintf("`%s %s`", cmd.CommandPath(), name))
+	}
+	if len(meant) > 0 {
+		message += ": did you mean " + strings.Join(meant, " or ") + "?"
+	}
+	return errors.New(message)
 }
 
 // usageArgs makes wrong arguments of any command a usage error.
