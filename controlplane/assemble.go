@@ -22,6 +22,8 @@ type member struct {
 	name     string
 	workload string
 	service  *resolve.Service
+	// former: the service is what an earlier configuration says, since the present one is not to be had.
+	former bool
 }
 
 // input is all that the Envoys' and the stores' configuration depends on.
@@ -92,11 +94,16 @@ func assemble(in input) (*output, error) {
 	return out, nil
 }
 
-// entityTypes are the types of all members, each once. Members of one type have the same contract.
+// entityTypes are the types of all members, each once. Members of one type have the same contract, but for former ones, which
+// the present contract is for as well.
 func entityTypes(members []member) []*configv1.EntityType {
 	byName := map[string]*configv1.EntityType{}
-	for _, m := range members {
-		byName[m.service.Type.GetType()] = m.service.Type
+	for _, former := range []bool{true, false} {
+		for _, m := range members {
+			if m.former == former {
+				byName[m.service.Type.GetType()] = m.service.Type
+			}
+		}
 	}
 	var out []*configv1.EntityType
 	for _, name := range slices.Sorted(maps.Keys(byName)) {

@@ -222,7 +222,7 @@ func (p *plane) take(e file.Event) {
 		p.log.Info("topology read", "nodes", len(e.Topology.Nodes))
 		// New replicas may have come: ask those that nobody answered for at once.
 		for _, r := range p.services {
-			if r.service == nil {
+			if r.service == nil || r.former() {
 				r.pause, r.next = 0, time.Time{}
 			}
 		}
@@ -234,7 +234,7 @@ func (p *plane) setConfig(c *v1alpha1.Config, source []byte) {
 	services := map[string]*resolution{}
 	for _, s := range p.config.Services {
 		r := p.services[s.Metadata.Name]
-		if r == nil || r.spec.Spec.Service != s.Spec.Service {
+		if r == nil {
 			r = &resolution{spec: s, descriptors: p.savedServices[s.Metadata.Name]}
 		}
 		r.setSpec(s)

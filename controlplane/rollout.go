@@ -157,10 +157,19 @@ func (p *plane) aim(now time.Time) {
 		in.workloads = p.config.Mesh.Spec.Workloads
 	}
 	refused := map[string]error{}
+	p.dropReplaced()
+	served := map[string]bool{}
+	for _, r := range p.services {
+		if r.service != nil {
+			served[r.good.Spec.Service] = true
+		}
+	}
 	for _, s := range p.config.Services {
 		r := p.services[s.Metadata.Name]
-		if r.service == nil {
+		if (r.service == nil || r.former()) && !served[s.Spec.Service] {
 			in.waiting = append(in.waiting, s.Spec.Service)
+		}
+		if r.service == nil {
 			continue
 		}
 		service := r.service
@@ -170,7 +179,9 @@ func (p *plane) aim(now time.Time) {
 				continue
 			}
 		}
-		in.members = append(in.members, member{name: s.Metadata.Name, workload: s.Spec.WorkloadRef.Name, service: service})
+		in.members = append(in.members, member{
+			name: s.Metadata.Name, workload: r.good.Spec.WorkloadRef.Name, service: service, former: r.former(),
+		})
 	}
 	sum := in.hash()
 	if p.rollout.target != nil && sum == p.rollout.in {
@@ -188,6 +199,21 @@ func (p *plane) aim(now time.Time) {
 		return
 	}
 	p.rollout.target, p.rollout.stage, p.rollout.since = out, tellingStores, now
+}
+
+// dropReplaced ends former forms whose gRPC service another StatefulService has taken over.
+func (p *plane) dropReplaced() {
+	present := map[string]bool{}
+	for _, r := range p.services {
+		if r.service != nil && !r.former() {
+			present[r.good.Spec.Service] = true
+		}
+	}
+	for _, r := range p.services {
+		if r.former() && present[r.good.Spec.Service] {
+			r.service, r.good = nil, nil
+		}
+	}
 }
 
 // advance takes the next step of the rollout where its time has come.
@@ -266,7 +292,7 @@ func (p *plane) envoysSynced() bool {
 func (p *plane) save() {
 	whole := len(p.rollout.refused) == 0
 	for _, r := range p.services {
-		whole = whole && r.err == nil && r.service != nil
+		whole = whole && r.err == nil && r.service != nil && !r.former()
 	}
 	if whole || p.goodSource == nil {
 		p.goodSource = p.source
@@ -311,7 +337,7 @@ func (in *input) hash() [32]byte {
 	enc(in.workloads)
 	enc(in.waiting)
 	for _, m := range in.members {
-		enc([]string{m.name, m.workload, m.service.Digest})
+		enc([]any{m.name, m.workload, m.service.Digest, m.former})
 		h.Write(encode(m.service.Type))
 		h.Write(encode(m.service.Config))
 	}

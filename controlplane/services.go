@@ -17,8 +17,10 @@ import (
 type resolution struct {
 	spec        *v1alpha1.StatefulService
 	descriptors *resolve.Descriptors
-	// service is the last good form; nil before the first.
+	// service is the last good form, and good the configuration that it was made of; both nil before the first. While
+	// good is not spec, service goes on as it was, workload and all.
 	service *resolve.Service
+	good    *v1alpha1.StatefulService
 	// err is why the present spec or descriptors don't make one.
 	err error
 	// unavailable is why descriptors can't be had; those from before still count.
@@ -32,13 +34,30 @@ type resolution struct {
 	generation int
 }
 
-// setSpec takes a service's new configuration.
+// setSpec takes a service's new configuration. Descriptors that it gets from elsewhere than before, or of another service,
+// have to be asked for; until they are here, the last good form stays.
 func (r *resolution) setSpec(s *v1alpha1.StatefulService) {
+	switch {
+	case sameSource(r.spec, s):
+	case r.good != nil && sameSource(r.good, s):
+		r.descriptors = r.service.Descriptors
+	default:
+		r.descriptors = nil
+	}
+	r.unavailable = nil
 	r.spec, r.fetching, r.attempts, r.pause, r.next = s, false, 0, 0, time.Time{}
 	r.generation++
 	r.err = nil
 	r.compile()
 }
+
+// sameSource says that both get the same service's descriptors from the same place.
+func sameSource(a, b *v1alpha1.StatefulService) bool {
+	return a.Spec.Service == b.Spec.Service && *a.Spec.Descriptors == *b.Spec.Descriptors && *a.Spec.WorkloadRef == *b.Spec.WorkloadRef
+}
+
+// former says that the form in use is not of the present configuration.
+func (r *resolution) former() bool { return r.service != nil && r.good != r.spec }
 
 func (r *resolution) setDescriptors(d *resolve.Descriptors) (changed bool) {
 	r.unavailable = nil
@@ -58,22 +77,25 @@ func (r *resolution) compile() {
 	s, err := resolve.Compile(r.spec, r.descriptors)
 	r.err = err
 	if err == nil {
-		r.service = s
+		r.service, r.good = s, r.spec
 	}
 }
 
 // state is what people are told.
 func (r *resolution) state() (string, error) {
-	switch {
-	case r.err != nil && r.service != nil:
-		return admin.ServiceStale, r.err
-	case r.err != nil:
-		return admin.ServiceRefused, r.err
-	case r.service == nil:
-		if r.unavailable == nil {
-			return admin.ServiceWaiting, errors.New("its descriptors are being asked for")
+	err := r.err
+	if err == nil && (r.service == nil || r.former()) {
+		if err = r.unavailable; err == nil {
+			err = errors.New("its descriptors are being asked for")
 		}
-		return admin.ServiceWaiting, r.unavailable
+	}
+	switch {
+	case err != nil && r.service != nil:
+		return admin.ServiceStale, fmt.Errorf("%w; %s goes on as it was before", err, r.good.Spec.Service)
+	case r.err != nil:
+		return admin.ServiceRefused, err
+	case err != nil:
+		return admin.ServiceWaiting, err
 	}
 	// With descriptors from before, a service that is down is not this part's trouble.
 	return admin.ServiceOK, nil
