@@ -39,7 +39,7 @@ func newUp() *cobra.Command {
 replica of each workload of FILE's LocalMesh. What dies is started again with its data. Ctrl-C stops everything.
 
 The gateway listens on 127.0.0.1:P (--port-base), node i's own ingress on P+i; all else on Unix sockets or on ports above
-P+100. Data and logs are kept in --data-dir.`,
+P+100. Data and logs are kept in --data-dir: a new or empty folder, or one that up has used before.`,
 		Example: `  holdfast up -f holdfast.yaml
   holdfast up -f examples/demo/holdfast.yaml --nodes 6
   holdfast up -f holdfast.yaml --port-base 9080 --data-dir /var/tmp/mesh --headless`,
@@ -50,7 +50,7 @@ P+100. Data and logs are kept in --data-dir.`,
 	fl.StringVarP(&f.file, "file", "f", "", "configuration: StatefulService documents and a LocalMesh (required)")
 	fl.IntVar(&f.nodes, "nodes", 1, "how many nodes to start with")
 	fl.IntVar(&f.portBase, "port-base", 8080, "the gateway's port; node i's is this plus i")
-	fl.BoolVar(&f.reset, "reset", false, "remove the data of earlier runs first")
+	fl.BoolVar(&f.reset, "reset", false, "remove the data of earlier runs from --data-dir first")
 	fl.BoolVar(&f.headless, "headless", false, "print plain lines instead of a live table, on a terminal too")
 	fl.StringVar(&f.envoy, "envoy", "", "Envoy's binary (default: $"+envoyVar+", then beside holdfast, then PATH)")
 	fl.StringVar(&f.moduleDir, "module-dir", "", "folder of "+moduleFile+" (default: $"+moduleDirVar+", then ../lib beside holdfast)")
