@@ -14,6 +14,8 @@ import (
 // follow watches the configuration file for workloads that come, change and go. All else in it is the control plane's, which
 // watches it too; a broken file changes nothing.
 func (m *Mesh) follow(ctx context.Context, seen []byte) {
+	m.followed.Go(func() { m.report(ctx) })
+	refused := false
 	tick := time.NewTicker(pollFile)
 	defer tick.Stop()
 	for {
@@ -30,10 +32,16 @@ func (m *Mesh) follow(ctx context.Context, seen []byte) {
 		config, err := v1alpha1.Parse(m.opts.File, data)
 		switch {
 		case err != nil:
+			refused = true
 			m.progress("the changed configuration is refused, the last good one stays:\n%v", err)
 		case config.Mesh == nil:
+			refused = true
 			m.progress("the changed configuration has no LocalMesh any more: the workloads stay as they are")
 		default:
+			if refused {
+				refused = false
+				m.progress("configuration accepted again")
+			}
 			m.apply(ctx, config)
 		}
 	}
