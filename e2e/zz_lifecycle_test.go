@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -85,6 +86,20 @@ func TestUpRefusals(t *testing.T) {
 		}
 		defer l.Close()
 		refused(t, m, fmt.Sprint(m.Base))
+		if _, err := os.Stat(m.Data); !os.IsNotExist(err) {
+			t.Errorf("the new data folder is still there: %v", err)
+		}
+	})
+	t.Run("somebody else's folder", func(t *testing.T) {
+		m := prepared(t, rig.Options{Nodes: 1, Args: []string{"--reset"}})
+		theirs := filepath.Join(m.Data, "nodes", "theirs")
+		if err := os.MkdirAll(theirs, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		refused(t, m, "is not a data directory of holdfast", "--data-dir")
+		if _, err := os.Stat(theirs); err != nil {
+			t.Errorf("it was removed: %v", err)
+		}
 	})
 	t.Run("no Envoy", func(t *testing.T) {
 		refused(t, prepared(t, rig.Options{Nodes: 1, Env: []string{"HOLDFAST_ENVOY=/nonexistent/envoy"}}), "/nonexistent/envoy")
