@@ -42,7 +42,7 @@ var noInternal = []string{"proto", "examples", "e2e"}
 // pure packages decide and compute. They start no goroutine, so that every interleaving is the caller's to script.
 var pure = []string{
 	"filter", "filter/grpcframe", "filter/entitykey", "filter/statefield", "statestore/crdt", "xds/ir", "xds/translate",
-	"xds/bootstrap", "internal/placement", "internal/frame", "internal/mesh", "replication/level", "controlplane/api/v1alpha1",
+	"xds/bootstrap", "internal/placement", "internal/frame", "internal/mesh", "controlplane/api/v1alpha1",
 }
 
 // onlyIn says which folder alone imports a library, so that it can be replaced and its traps are known in one place.
