@@ -219,7 +219,7 @@ func (r *rig) mesh(address string, nodes ...string) {
 	top := &mesh.Topology{Gateway: mesh.Gateway{Name: "gateway", Address: "127.0.0.1:22000"}, GatewayWorkloads: map[string]string{"page": "127.0.0.1:22099"}}
 	for i, n := range nodes {
 		top.Nodes = append(top.Nodes, mesh.Node{
-			Name: n, Ingress: fmt.Sprintf("127.0.0.1:%d", 22001+i), StoreSocket: "/" + n + "/store", PeerSocket: "/" + n + "/peer",
+			Name: n, Ingress: fmt.Sprintf("127.0.0.1:%d", 22001+i), StoreSocket: "/" + n + "/store", Peer: "unix:/" + n + "/peer",
 			ServeSocket: "/" + n + "/serve", Services: map[string]string{"checks": address},
 		})
 	}

@@ -35,7 +35,7 @@ type Placements interface {
 func membersOf(t *mesh.Topology) []*configv1.Member {
 	out := make([]*configv1.Member, 0, len(t.Nodes))
 	for _, n := range t.Nodes {
-		out = append(out, &configv1.Member{Name: n.Name, Weight: 1, ServeAddress: n.ServeSocket, PeerAddress: "unix:" + n.PeerSocket})
+		out = append(out, &configv1.Member{Name: n.Name, Weight: 1, ServeAddress: n.ServeSocket, PeerAddress: n.Peer})
 	}
 	slices.SortFunc(out, func(a, b *configv1.Member) int { return cmp.Compare(a.Name, b.Name) })
 	return out

@@ -11,7 +11,7 @@ import (
 func members(names ...string) []*configv1.Member {
 	t := &mesh.Topology{}
 	for _, n := range names {
-		t.Nodes = append(t.Nodes, mesh.Node{Name: n, ServeSocket: "/" + n, PeerSocket: "/p" + n})
+		t.Nodes = append(t.Nodes, mesh.Node{Name: n, ServeSocket: "/" + n, Peer: "unix:/p" + n})
 	}
 	return membersOf(t)
 }

@@ -170,16 +170,38 @@ func (p *plane) Inspect(ctx context.Context, entityType, key string) (*admin.Key
 	}
 	wait.Wait()
 	for i, name := range names {
-		out.Copies = append(out.Copies, admin.Copy{
-			Node: name, Exists: answers[i].GetState().GetExists(), Version: answers[i].GetState().GetVersion(),
-			Active: answers[i].GetActive(), Value: valueJSON(answers[i].GetState()), Error: text(errs[i]),
-		})
+		out.Copies = append(out.Copies, copyOf(name, out, answers[i], errs[i]))
 	}
 	summarise(out, answers)
+	out.Compare()
 	if len(errs) > 0 && !slices.Contains(errs, nil) {
 		return nil, fmt.Errorf("no store answers: %w", errs[0])
 	}
 	return out, nil
+}
+
+// copyOf is what one store says of key, or why it says nothing.
+func copyOf(node string, key *admin.Key, a *storev1.Inspection, err error) admin.Copy {
+	c := admin.Copy{
+		Node: node, Exists: a.GetState().GetExists(), Version: a.GetState().GetVersion(), Active: a.GetActive(),
+		Value: valueJSON(a.GetState()), Role: a.GetRole(), Error: text(err),
+	}
+	if key.Consistency == consistencies[configv1.Consistency_CONSISTENCY_STRONG] {
+		return c
+	}
+	if a == nil {
+		// It can't say itself; what the placement says is known.
+		c.Role = admin.RoleNone
+		if slices.Contains(key.Replicas, node) {
+			c.Role = admin.RolePlaced
+		}
+		return c
+	}
+	c.Hash = fmt.Sprintf("%016x", a.GetHash())
+	for _, s := range a.GetSeen() {
+		c.Seen = append(c.Seen, admin.Seen{Replica: s.GetReplica(), Node: s.GetNode(), Upto: s.GetUpto(), Beyond: s.GetBeyond()})
+	}
+	return c
 }
 
 func (p *plane) inspect(ctx context.Context, socket, entityType, key string) (*storev1.Inspection, error) {

@@ -21,7 +21,6 @@ var (
 	// errStateTooLarge is the refusal of a state that does not fit into metadata; it names the remedy.
 	errStateTooLarge = fmt.Errorf("the entity's state is over the %d bytes that metadata carries; use field carriage for this type", MaxMetadataValue)
 	errBadStateOut   = errors.New("the service's state out is malformed")
-	errTooManyOps    = fmt.Errorf("the service's state out has more than %d operations", MaxOperations)
 )
 
 // stateIn is what the service is told of the entity.
@@ -111,7 +110,7 @@ func asciiJSON(b []byte) string {
 	return out.String()
 }
 
-// parseStateOut decodes the value of a reply's state trailer.
+// parseStateOut decodes the value of a reply's state trailer. Whether the operations fit the state is the store's to say.
 func parseStateOut(carriage configv1.Carriage, value string) ([]*holdfastv1.Operation, error) {
 	out := &holdfastv1.StateOut{}
 	if len(value) > MaxStateOut {
@@ -121,7 +120,7 @@ func parseStateOut(carriage configv1.Carriage, value string) ([]*holdfastv1.Oper
 		if err := protojson.Unmarshal([]byte(value), out); err != nil {
 			return nil, fmt.Errorf("%w: %w", errBadStateOut, err)
 		}
-		return checkOperations(out.GetOperations())
+		return out.GetOperations(), nil
 	}
 	// gRPC allows padded and unpadded base64.
 	b, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(value, "="))
@@ -131,7 +130,7 @@ func parseStateOut(carriage configv1.Carriage, value string) ([]*holdfastv1.Oper
 	if err := proto.Unmarshal(b, out); err != nil {
 		return nil, fmt.Errorf("%w: %w", errBadStateOut, err)
 	}
-	return checkOperations(out.GetOperations())
+	return out.GetOperations(), nil
 }
 
 // parseStateField decodes the payload of a reply's state_out field.
@@ -144,19 +143,7 @@ func parseStateField(m *method, payload []byte) ([]*holdfastv1.Operation, error)
 	if err := proto.Unmarshal(payload, out); err != nil {
 		return nil, fmt.Errorf("%w: %w", errBadStateOut, err)
 	}
-	return checkOperations(out.GetOperations())
-}
-
-func checkOperations(ops []*holdfastv1.Operation) ([]*holdfastv1.Operation, error) {
-	if len(ops) > MaxOperations {
-		return nil, errTooManyOps
-	}
-	for _, op := range ops {
-		if op.GetOperation() == nil {
-			return nil, fmt.Errorf("%w: an operation of no kind", errBadStateOut)
-		}
-	}
-	return ops, nil
+	return out.GetOperations(), nil
 }
 
 var (

@@ -1,35 +1,31 @@
 package filter
 
 import (
+	"iter"
 	"strings"
 
 	"github.com/holdfast-mesh/holdfast/internal/placement"
+	configv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/config/v1"
 )
 
 // choose says where a key's request goes: whether this node serves it in this same pass, and the addresses that Envoy
-// tries in order (one more at each retry). Strong and sticky types follow the slot's order; the others are served by
-// the node that they entered. Routing makes it fast, never correct: any node that gets the request answers it right.
+// tries in order (one more at each retry). Strong and sticky types follow the slot's order. The others are served by the
+// node that they entered, even where the placement does not name it: its store joins the slot for as long as the entity
+// is active there. Routing makes it fast, never correct: any node that gets the request answers it right.
 func (s *Stream) choose() (serve bool, hosts string) {
 	c, m := s.cfg, s.method
-	if !c.edge {
+	switch {
+	case !c.edge:
 		return true, ""
-	}
-	if !c.serve && !m.typ.sticky && m.typ.replicas == 0 {
-		return false, c.rotated(s.start())
+	case !c.serve && !m.typ.sticky:
+		return false, s.rotated(s.start())
 	}
 	able := c.serve && len(m.service.addresses) > 0 && (s.host.StoreUp() || !s.wantsState())
-	slot, n := placement.Slot(m.typ.name, s.key), m.typ.replicas
-	if n <= 0 {
-		n = len(c.table.Members())
-	}
-	list := hostList{}
-	first := true
-	for member := range c.table.Order(slot) {
-		if n--; n < 0 {
-			break
-		}
+	serve = able && !m.typ.sticky
+	list, first := hostList{}, true
+	for member := range s.placed() {
 		if c.serve && member.GetName() == c.node {
-			serve = serve || able && (first || !m.typ.sticky)
+			serve = serve || able && first
 			// Our own serve listener would fail the same way as we do.
 			if serve || !able {
 				first = false
@@ -45,7 +41,30 @@ func (s *Stream) choose() (serve bool, hosts string) {
 	return false, list.String()
 }
 
-// start is where in the list of members a request begins: it spreads the load, but a request that may be a repeated one
+// placed calls yield for the key's placed replicas, in the slot's order.
+func (s *Stream) placed() iter.Seq[*configv1.Member] {
+	table, typ := s.cfg.table, s.method.typ
+	order := table.Order(placement.Slot(typ.name, s.key))
+	return func(yield func(*configv1.Member) bool) {
+		left := s.replicas()
+		for member := range order {
+			if left--; left < 0 || !yield(member) {
+				return
+			}
+		}
+	}
+}
+
+// replicas is the number of the key's placed replicas.
+func (s *Stream) replicas() int {
+	n, all := s.method.typ.replicas, len(s.cfg.table.Members())
+	if n <= 0 || n > all {
+		return all
+	}
+	return n
+}
+
+// start is where in the list of replicas a request begins: it spreads the load, but a request that may be a repeated one
 // goes where the first one went, because that store alone can know it again.
 func (s *Stream) start() uint32 {
 	if s.idempotency == "" {
@@ -70,29 +89,28 @@ func (s *Stream) localAddress() string {
 // elsewhere lists the other replicas of the key's slot: where the request goes when this node turns out not to be able
 // to serve it.
 func (s *Stream) elsewhere() string {
-	c, m := s.cfg, s.method
 	list := hostList{}
-	n := m.typ.replicas
-	if n <= 0 {
-		n = len(c.table.Members())
-	}
-	for member := range c.table.Order(placement.Slot(m.typ.name, s.key)) {
-		if n--; n < 0 {
-			break
-		}
-		if member.GetName() != c.node {
+	for member := range s.placed() {
+		if member.GetName() != s.cfg.node {
 			list.add(member.GetServeAddress())
 		}
 	}
 	return list.String()
 }
 
-// rotated lists the members from the i-th on.
-func (c *Config) rotated(i uint32) string {
-	members := c.table.Members()
-	list := hostList{}
-	for k := range members {
-		list.add(members[(int(i%uint32(len(members)))+k)%len(members)].GetServeAddress())
+// rotated lists the placed replicas from the i-th on, so that they share the load.
+func (s *Stream) rotated(i uint32) string {
+	skip := int(i % uint32(s.replicas()))
+	var list, before hostList
+	for member := range s.placed() {
+		if skip--; skip >= 0 {
+			before.add(member.GetServeAddress())
+		} else {
+			list.add(member.GetServeAddress())
+		}
+	}
+	for _, address := range before.at[:before.n] {
+		list.add(address)
 	}
 	return list.String()
 }

@@ -40,15 +40,26 @@ func TestChoose(t *testing.T) {
 		gateway  bool
 		down     bool
 		replicas uint32
+		rotate   uint32
 		want     string // the hosts, then what follows
 	}{
 		{name: "local", order: "321", want: "hosts l1,s3,s2 serves"},
 		{name: "local, store down", order: "321", down: true, want: "hosts s3,s2"},
 		{name: "local, no replica of the service", order: "321", edit: func(c *configv1.FilterConfig) { c.Services[0].LocalAddresses = nil }, want: "hosts s3,s2"},
-		{name: "local, at the gateway", order: "321", gateway: true, want: "hosts s1,s2,s3"},
+		{name: "local, at the gateway", order: "321", gateway: true, want: "hosts s3,s2,s1"},
+		{name: "local, at the gateway, the next one", order: "321", gateway: true, rotate: 1, want: "hosts s2,s1,s3"},
 		{name: "two replicas, this is one", order: "312", replicas: 2, want: "hosts l1,s3 serves"},
-		{name: "two replicas, this is none", order: "321", replicas: 2, want: "hosts s3,s2"},
+		{name: "two replicas, this is none", order: "321", replicas: 2, want: "hosts l1,s3,s2 serves"},
+		{name: "two replicas, this is none, store down", order: "321", replicas: 2, down: true, want: "hosts s3,s2"},
+		{name: "two replicas, this is one, store down", order: "312", replicas: 2, down: true, want: "hosts s3"},
+		{name: "one replica, this one, store down", order: "132", replicas: 1, down: true, want: "reply 503 grpc=14  the store of this node is not there, and no other node may serve this entity"},
+		{name: "more replicas than nodes", order: "321", replicas: 9, want: "hosts l1,s3,s2 serves"},
 		{name: "two replicas, at the gateway", order: "321", gateway: true, replicas: 2, want: "hosts s3,s2"},
+		{name: "two replicas, at the gateway, the next one", order: "321", gateway: true, replicas: 2, rotate: 1, want: "hosts s2,s3"},
+		{name: "more replicas than nodes, at the gateway", order: "321", gateway: true, replicas: 9, rotate: 5, want: "hosts s1,s3,s2"},
+		{name: "sticky, two replicas, this is none", order: "321", edit: sticky, replicas: 2, want: "hosts s3,s2"},
+		{name: "sticky, two replicas, at the gateway", order: "321", edit: sticky, gateway: true, replicas: 2, rotate: 1, want: "hosts s3,s2"},
+		{name: "strong, two replicas, this is none", order: "321", edit: func(c *configv1.FilterConfig) { strong(c) }, replicas: 2, want: "hosts s3,s2"},
 		{name: "sticky, first", order: "132", edit: sticky, want: "hosts l1,s3,s2 serves"},
 		{name: "sticky, second", order: "213", edit: sticky, want: "hosts s2,s1,s3"},
 		{name: "sticky, second, store down", order: "213", edit: sticky, down: true, want: "hosts s2,s3"},
@@ -65,7 +76,8 @@ func TestChoose(t *testing.T) {
 			p.Types[0].Replicas = tt.replicas
 			h := start(t, p)
 			h.storeUp, h.cached = !tt.down, counter(1)
-			is(t, "action", h.open("/a.S/Write", frame(request(keyWith(t, tt.order)))), filter.Continue)
+			h.turn = tt.rotate
+			h.open("/a.S/Write", frame(request(keyWith(t, tt.order))))
 			got := h.log[0]
 			if h.req.get("holdfast-state-bin") != "" {
 				got += " serves"

@@ -18,9 +18,6 @@ const (
 	// MaxStateOut bounds the encoded state out in a reply's trailers, by the same reasoning as MaxStateHeader.
 	MaxStateOut = 16 << 10
 
-	// MaxOperations bounds the operations of one state out: one commit is one log record or one etcd transaction.
-	MaxOperations = 1024
-
 	// MaxIdempotencyKey bounds the caller's Idempotency-Key header; it is hashed, so this only bounds the work.
 	MaxIdempotencyKey = 256
 
@@ -43,8 +40,13 @@ const (
 	// long enough for a slow service, short enough that a lost node does not block an entity for long.
 	TurnTimeout = 30 * time.Second
 
-	// CommitTimeout is how long a commit may take where the caller set no deadline; after it the outcome is unknown.
+	// CommitTimeout is how long a commit may take where the caller set no deadline; after it the outcome is unknown. It
+	// is also how long a commit of level MAJORITY or ALL waits for the other replicas.
 	CommitTimeout = 10 * time.Second
+
+	// CommitMargin is how much earlier than we the store gives up, at most; a tenth of the time where that is less. Its
+	// own last word is better than our "unknown": it may know that nothing was applied.
+	CommitMargin = 100 * time.Millisecond
 
 	// MaxTimeout bounds a caller's grpc-timeout, which may name thousands of years.
 	MaxTimeout = 24 * time.Hour

@@ -131,3 +131,29 @@ func readable(message string) string {
 	}
 	return string(out)
 }
+
+// rpcCode is the google.rpc code of an HTTP status that Envoy itself answered with, as gRPC clients read it.
+func rpcCode(status int) int32 {
+	switch status {
+	case 400:
+		return codeInvalidArgument
+	case 401:
+		return codeUnauthenticated
+	case 403:
+		return codePermissionDenied
+	case 404:
+		return codeNotFound
+	case 413, 429:
+		return codeResourceExhausted
+	case 502, 503:
+		return codeUnavailable
+	case 504:
+		return codeDeadlineExceeded
+	case 501:
+		return codeUnimplemented
+	case 500:
+		return codeInternal
+	default:
+		return codeUnknown
+	}
+}

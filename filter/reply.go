@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/holdfast-mesh/holdfast/filter/grpcframe"
 	"github.com/holdfast-mesh/holdfast/filter/statefield"
@@ -248,32 +249,6 @@ func (s *Stream) ReplyBody(b Body, end bool) Action {
 	return Continue
 }
 
-// rpcCode is the google.rpc code of an HTTP status that Envoy itself answered with, as gRPC clients read it.
-func rpcCode(status int) int32 {
-	switch status {
-	case 400:
-		return codeInvalidArgument
-	case 401:
-		return codeUnauthenticated
-	case 403:
-		return codePermissionDenied
-	case 404:
-		return codeNotFound
-	case 413, 429:
-		return codeResourceExhausted
-	case 502, 503:
-		return codeUnavailable
-	case 504:
-		return codeDeadlineExceeded
-	case 501:
-		return codeUnimplemented
-	case 500:
-		return codeInternal
-	default:
-		return codeUnknown
-	}
-}
-
 // ReplyTrailers ends the reply.
 func (s *Stream) ReplyTrailers(h Headers) Action {
 	if s.phase == phaseWatch {
@@ -330,7 +305,7 @@ func (s *Stream) finish() Action {
 		RequestId:  s.requestID,
 		Token:      s.spent,
 		Operations: ops,
-		TimeoutMs:  uint32(min(timeout.Milliseconds()+1, 1<<31)),
+		TimeoutMs:  uint32(max(timeout-min(timeout/10, CommitMargin), time.Millisecond).Milliseconds()),
 	}, timeout)
 	return Wait
 }

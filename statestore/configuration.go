@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
@@ -24,43 +25,76 @@ type operation = holdfastv1.Operation
 // configuration is an accepted one. Immutable.
 type configuration struct {
 	raw   *storev1.Configure
-	types map[string]*configv1.EntityType
+	types map[string]*entityType
 	table *placement.Table
+	// members are the nodes that the placement names at all.
+	members map[string]bool
+}
+
+// entityType is one of a configuration. Immutable.
+type entityType struct {
+	*configv1.EntityType
+	// shape is nil for a strong type.
+	shape *configv1.Shape
+	// votes: the value depends on the placement.
+	votes          bool
+	passivateAfter time.Duration
+	// ttl is 0 where entities stay for ever.
+	ttl time.Duration
+}
+
+func parseType(t *configv1.EntityType) (*entityType, error) {
+	if t.MaxStateBytes == 0 {
+		t.MaxStateBytes = defaultMaxStateBytes
+	}
+	et := &entityType{EntityType: t, passivateAfter: defaultPassivateAfter}
+	if d := t.GetPassivateAfter(); d.IsValid() && d.AsDuration() > 0 {
+		et.passivateAfter = d.AsDuration()
+	}
+	if strongType(t) {
+		if t.Model != configv1.Model_MODEL_VALUE {
+			return nil, fmt.Errorf("a strong type's model is value, not %s", crdt.Describe(&configv1.Shape{Model: t.Model}))
+		}
+		return et, nil
+	}
+	et.shape = crdt.ShapeOf(t)
+	if d := t.GetTtl(); d.IsValid() && d.AsDuration() > 0 {
+		if t.Model == configv1.Model_MODEL_BCOUNTER {
+			return nil, errors.New("a bcounter can't have a ttl: deleting it would take coordination")
+		}
+		et.ttl = d.AsDuration()
+	}
+	if _, err := crdt.New(et.shape); err != nil {
+		return nil, err
+	}
+	for s := et.shape; s != nil; s = s.GetValues() {
+		et.votes = et.votes || s.GetModel() == configv1.Model_MODEL_VOTE
+	}
+	return et, nil
 }
 
 func parseConfiguration(raw *storev1.Configure) (*configuration, error) {
 	raw = proto.Clone(raw).(*storev1.Configure)
-	c := &configuration{raw: raw, types: make(map[string]*configv1.EntityType, len(raw.GetTypes()))}
+	c := &configuration{raw: raw, types: make(map[string]*entityType, len(raw.GetTypes()))}
 	var err error
 	if c.table, err = placement.New(raw.GetPlacement()); err != nil {
 		return nil, err
+	}
+	c.members = make(map[string]bool, len(c.table.Members()))
+	for _, m := range c.table.Members() {
+		c.members[m.Name] = true
 	}
 	for _, t := range raw.GetTypes() {
 		if t.GetType() == "" || c.types[t.GetType()] != nil {
 			return nil, fmt.Errorf("entity type %q is empty or listed twice", t.GetType())
 		}
-		if t.Consistency == configv1.Consistency_CONSISTENCY_STRONG {
-			if t.Model != configv1.Model_MODEL_VALUE {
-				return nil, fmt.Errorf("entity type %q: a strong type's model is value, not %s", t.Type, crdt.Name(t.Model))
-			}
-		} else if _, err := newState(t); err != nil {
+		et, err := parseType(t)
+		if err != nil {
 			return nil, fmt.Errorf("entity type %q: %w", t.Type, err)
 		}
-		if t.MaxStateBytes == 0 {
-			t.MaxStateBytes = defaultMaxStateBytes
-		}
-		c.types[t.Type] = t
+		c.types[t.Type] = et
 	}
 	return c, nil
-}
-
-func newState(t *configv1.EntityType) (crdt.State, error) {
-	return crdt.New(t.GetModel(), t.GetValues())
-}
-
-func sameModel(s crdt.State, t *configv1.EntityType) bool {
-	model, values := s.Model()
-	return model == t.Model && (model != configv1.Model_MODEL_ORMAP || values == t.Values)
 }
 
 func strongType(t *configv1.EntityType) bool {
@@ -70,15 +104,15 @@ func strongType(t *configv1.EntityType) bool {
 // Strong tells whether an entity type is strong here. False for one that is not configured.
 func (e *Engine) Strong(typ string) bool {
 	c := e.config.Load()
-	return c != nil && strongType(c.types[typ])
+	return c != nil && c.types[typ] != nil && strongType(c.types[typ].EntityType)
 }
 
-func (e *Engine) eventualType(typ string) (*configv1.EntityType, error) {
+func (e *Engine) eventualType(typ string) (*entityType, error) {
 	c := e.config.Load()
 	if c == nil || c.types[typ] == nil {
 		return nil, errType(typ)
 	}
-	if strongType(c.types[typ]) {
+	if c.types[typ].shape == nil {
 		return nil, refusal.NotApplied(codes.FailedPrecondition, "entity type %q is strong: this needs a type that is not", typ)
 	}
 	return c.types[typ], nil
@@ -118,16 +152,20 @@ func (e *Engine) configure(c *configuration) error {
 		}
 	}
 	for name, t := range c.types {
-		held := e.types[name]
-		if held == nil || held.any() == nil {
+		held := e.index.Type(name)
+		if held == nil {
 			continue
 		}
-		if strongType(t) {
+		shape, err := held.Shape()
+		switch {
+		case err != nil:
+			return refusal.NotApplied(codes.Unavailable, "configure: entities of type %q: %v", name, err)
+		case shape == nil:
+		case t.shape == nil:
 			// They would still be here, and nobody would see them.
 			return refusal.NotApplied(codes.FailedPrecondition,
 				"configure: entity type %q has entities that are not strong: give the strong type another name", name)
-		}
-		if !sameModel(held.any(), t) {
+		case !crdt.SameShape(shape, t.shape):
 			return refusal.NotApplied(codes.FailedPrecondition,
 				"configure: entity type %q has entities of another model: give the new model another type name", name)
 		}
@@ -141,16 +179,7 @@ func (e *Engine) configure(c *configuration) error {
 	}
 	e.config.Store(c)
 	e.links.Load().Configured(c.raw)
-	return nil
-}
-
-// any is some entity's state, nil where there is none.
-func (t *entities) any() crdt.State {
-	for _, slot := range t.slots {
-		for _, e := range slot {
-			return e.state
-		}
-	}
+	e.placed(c)
 	return nil
 }
 
@@ -178,4 +207,27 @@ func (e *Engine) loadConfiguration() error {
 	}
 	e.config.Store(c)
 	return nil
+}
+
+// placedHere tells whether the placement names this store for the slot. One without members is a store's alone.
+func (c *configuration) placedHere(t *entityType, slot uint32, node string) bool {
+	n := 0
+	for m := range c.table.Order(slot) {
+		if n++; t.Replicas > 0 && n > int(t.Replicas) {
+			break
+		}
+		if m.Name == node {
+			return true
+		}
+	}
+	return false
+}
+
+// replicas are the names of the stores that the placement names for the slot, in order.
+func (c *configuration) replicas(t *entityType, slot uint32) []string {
+	var names []string
+	for _, m := range c.table.Replicas(slot, int(t.Replicas)) {
+		names = append(names, m.Name)
+	}
+	return names
 }

@@ -11,7 +11,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
-	storev1 "github.com/holdfast-mesh/holdfast/proto/holdfast/store/v1"
+	replicationv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/replication/v1"
 	"github.com/holdfast-mesh/holdfast/statestore"
 	"github.com/holdfast-mesh/holdfast/statestore/wal/faultfs"
 )
@@ -85,9 +85,7 @@ func TestNothingIsSeenBeforeItIsDurable(t *testing.T) {
 	e := configured(t, statestore.Config{Dir: "/d", FS: fs})
 	w, r := &wire{}, &recorder{}
 	e.Connect(statestore.Links{Publisher: w})
-	if err := e.View(entity("count", "k"), r, func(*storev1.State) {}); err != nil {
-		t.Fatal(err)
-	}
+	view(t, e, entity("count", "k"), r)
 	syncing, goOn := make(chan struct{}), make(chan struct{})
 	fs.Inject(func(_ int, op, _ string) error {
 		if op == "sync" {
@@ -144,13 +142,17 @@ func TestFailedDisk(t *testing.T) {
 	fs.Inject(nil)
 	_, err = e.Commit(context.Background(), commitOf("count", "k", "1", inc(1)))
 	wantError(t, "its retry", err, codes.Unavailable, notApplied, "poisoned")
-	if err := e.Merge(context.Background(), e.States("count", []string{"k"})); err != nil {
+	if err := e.Merge(context.Background(), nil); err != nil {
 		t.Errorf("merge of nothing: %v", err)
 	}
 	wantCount(t, e, "k", 1)
-	if len(w.take()) != 0 || e.SlotHashes("count") != nil {
+	if len(w.take()) != 0 {
 		t.Error("what is not durable left the store")
 	}
+	// What is durable can still be handed over.
+	other := configured(t, statestore.Config{Dir: t.TempDir()})
+	repair(t, e, other)
+	wantCount(t, other, "k", 1)
 	if err := e.Ready(); err == nil {
 		t.Error("ready with a failed disk")
 	}
@@ -159,36 +161,48 @@ func TestFailedDisk(t *testing.T) {
 	}
 }
 
-// A full disk refuses writes, not reads, and a new start is worth it once there is room.
+// A full disk refuses writes, not reads, nor what others fetch; and once there is room the store goes on without a restart.
 func TestFullDisk(t *testing.T) {
 	fs := &faultfs.FS{}
 	e := configured(t, statestore.Config{Dir: "/d", FS: fs, Logger: quiet()})
+	other := configured(t, statestore.Config{Dir: t.TempDir()})
+	ctx := context.Background()
 	mustCommit(t, e, commitOf("count", "k", "1", inc(1)))
-	if e.Recoverable() {
-		t.Error("a store without a failure wants to start anew")
-	}
-	fs.Inject(func(_ int, op, _ string) error {
-		if op == "write" {
-			return errors.New("no space left on device")
+	for cycle := range 3 {
+		if err := e.Recover(ctx); err != nil {
+			t.Errorf("a store without a failure: %v", err)
 		}
-		return nil
-	})
-	_, err := e.Commit(context.Background(), commitOf("count", "k", "2", inc(1)))
-	wantError(t, "commit", err, codes.Unavailable, unknown, "no space")
-	if e.Recoverable() {
-		t.Error("wants to start anew on a full disk")
+		fs.Inject(func(_ int, op, _ string) error {
+			if op == "write" {
+				return errors.New("no space left on device")
+			}
+			return nil
+		})
+		id := fmt.Sprint("new", cycle)
+		_, err := e.Commit(ctx, commitOf("count", "k", id, inc(1)))
+		// What was written of it was taken back.
+		wantError(t, "commit", err, codes.Unavailable, notApplied, "no space")
+		_, err = e.Commit(ctx, commitOf("count", "k", id, inc(1)))
+		wantError(t, "commit after it", err, codes.Unavailable, notApplied, "no space")
+		if err := e.Recover(ctx); err == nil {
+			t.Error("recovered on a full disk")
+		}
+		wantCount(t, e, "k", uint64(cycle+1))
+		repair(t, e, other)
+		wantCount(t, other, "k", uint64(cycle+1))
+		fs.Inject(nil)
+		if err := e.Recover(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if mustCommit(t, e, commitOf("count", "k", id, inc(1))).Duplicate {
+			t.Error("what was not durable counts as applied")
+		}
+		wantCount(t, e, "k", uint64(cycle+2))
 	}
-	wantCount(t, e, "k", 1)
-	fs.Inject(nil)
-	if !e.Recoverable() {
-		t.Fatal("does not want to start anew")
-	}
-	if err := e.Close(); err != nil {
-		t.Fatal(err)
-	}
-	e = open(t, statestore.Config{Dir: "/d", FS: fs, Logger: quiet()})
-	mustCommit(t, e, commitOf("count", "k", "2", inc(1)))
-	wantCount(t, e, "k", 2)
+	repair(t, e, other)
+	wantCount(t, other, "k", 4)
+	after := fs.Crash(rand.New(rand.NewPCG(1, 1)))
+	wantCount(t, configured(t, statestore.Config{Dir: "/d", FS: after, Logger: quiet()}), "k", 4)
 }
 
 func TestDamagedLogIsRefused(t *testing.T) {
@@ -209,5 +223,26 @@ func TestDamagedLogIsRefused(t *testing.T) {
 	fs.WriteDurable(segment, data)
 	if _, err := statestore.Open(statestore.Config{Node: "node-1", Dir: "/d", FS: fs}); err == nil || !strings.Contains(err.Error(), segment) {
 		t.Errorf("got %v, want an error that names the file", err)
+	}
+}
+
+// A log snapshot that is begun with the record of an identity has it.
+func TestSnapshotHasWhatItStandsFor(t *testing.T) {
+	cfg := statestore.Config{Dir: "/d", FS: &faultfs.FS{}, SegmentBytes: 1}
+	a := configured(t, cfg)
+	mustCommit(t, a, commitOf("count", "k", "", inc(1)))
+	a.Settle()
+	var ids []*replicationv1.Identity
+	for i := range uint64(100) { // As much as the snapshot before, so that there is another one.
+		ids = append(ids, &replicationv1.Identity{Replica: i + 1, Node: "x"})
+	}
+	if err := a.LearnIdentities(context.Background(), ids); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := len(open(t, cfg).Identities()); got < len(ids) {
+		t.Errorf("%d identities are left, want %d", got, len(ids))
 	}
 }

@@ -14,10 +14,9 @@ import (
 
 	"google.golang.org/grpc/codes"
 
-	"github.com/holdfast-mesh/holdfast/internal/placement"
 	storev1 "github.com/holdfast-mesh/holdfast/proto/holdfast/store/v1"
-	"github.com/holdfast-mesh/holdfast/statestore/crdt"
 	"github.com/holdfast-mesh/holdfast/statestore/refusal"
+	"github.com/holdfast-mesh/holdfast/statestore/slots"
 	"github.com/holdfast-mesh/holdfast/statestore/strong"
 	"github.com/holdfast-mesh/holdfast/statestore/wal"
 )
@@ -32,7 +31,7 @@ type Config struct {
 	FS wal.FS
 	// Logger; nil means the default one.
 	Logger *slog.Logger
-	// Now is the wall clock; nil means time.Now.
+	// Now is the wall clock, for hybrid times and what is kept; nil means time.Now. Deadlines and idleness go by time.Now.
 	Now func() time.Time
 	// SegmentBytes is the log's segment size; 0 means its default.
 	SegmentBytes int64
@@ -43,14 +42,15 @@ type Engine struct {
 	cfg     Config
 	log     *wal.Log
 	replica uint64
+	started time.Time
 	links   atomic.Pointer[Links]
 	// config is the accepted configuration; nil before the first.
 	config atomic.Pointer[configuration]
 
-	// mu guards entities; only the committer writes to it.
-	mu       sync.RWMutex
-	entities map[entityID]*entity
-	subs     subscriptions
+	index      *slots.Index
+	identities registry
+	subs       subscriptions
+	joins      joins
 
 	// queueMu lets Close wait for senders; closed is under it.
 	queueMu sync.RWMutex
@@ -58,10 +58,11 @@ type Engine struct {
 	queue   chan item
 
 	// The committer's.
-	types    map[string]*entities
 	ids      *requestIDs
 	lastTime uint64
-	versions uint64
+	backlog  backlog
+	sweep    sweep
+	parking  parking
 
 	counters    counters
 	strong      *strong.Commands
@@ -86,35 +87,30 @@ func Open(cfg Config) (*Engine, error) {
 		cfg.Now = time.Now
 	}
 	e := &Engine{
-		cfg:      cfg,
-		replica:  newReplica(),
-		entities: map[entityID]*entity{},
-		queue:    make(chan item, maxQueue),
-		types:    map[string]*entities{},
-		ids:      newRequestIDs(),
-		done:     make(chan struct{}),
+		cfg:     cfg,
+		replica: newReplica(),
+		started: time.Now(),
+		index:   slots.NewIndex(),
+		queue:   make(chan item, maxQueue),
+		ids:     newRequestIDs(),
+		done:    make(chan struct{}),
 	}
 	e.subs.init()
-	log, err := wal.Open(filepath.Join(cfg.Dir, "log"), wal.Options{FS: cfg.FS, SegmentBytes: cfg.SegmentBytes}, e.replay)
-	if err != nil {
+	e.joins.init()
+	e.parking.init()
+	e.backlog.init()
+	e.counters.init()
+	if err := e.load(); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	e.log = log
-	if err := e.loadConfiguration(); err != nil {
-		log.Close()
-		return nil, fmt.Errorf("open store: %w", err)
-	}
-	for _, ent := range e.entities {
-		e.versions++
-		ent.show(e.replica, e.versions)
-	}
+	e.begin()
 	e.strong = newCommands(e)
 	e.Connect(Links{})
 	go e.commitLoop()
 	return e, nil
 }
 
-// newReplica draws the identity of this incarnation. It is never stored.
+// newReplica draws the identity of this incarnation. It is never used again.
 func newReplica() uint64 {
 	for {
 		var b [8]byte
@@ -125,61 +121,37 @@ func newReplica() uint64 {
 	}
 }
 
-// replay takes one record of the log, before the committer runs.
-func (e *Engine) replay(b []byte) error {
-	r, err := decodeRecord(b)
+// load reads log and configuration.
+func (e *Engine) load() error {
+	e.identities.init()
+	replayer := &slots.Replayer{Index: e.index, Request: e.replayRequest, Identity: e.identities.replay, Retired: e.identities.retire}
+	loader := slots.NewLoader(e.index, replayer.Record)
+	// Records may be of entities that only a section has.
+	options := wal.Options{FS: e.cfg.FS, SegmentBytes: e.cfg.SegmentBytes, Loaded: func(l *wal.Log) { e.index.Attach(l) }}
+	log, err := wal.Open(filepath.Join(e.cfg.Dir, "log"), options, loader.Section, replayer.Record)
 	if err != nil {
 		return err
 	}
-	e.ids.add(appliedID{r.entityID, r.requestID}, r.at, e.cfg.Now())
-	if len(r.state) == 0 {
-		return nil
+	e.log = log
+	if err := replayer.Finish(); err != nil {
+		log.Close()
+		return err
 	}
-	state, err := crdt.DecodeOwn(r.state)
-	if err != nil {
-		return fmt.Errorf("record of %s: %w", r.entityID, err)
+	e.lastTime = max(loader.Time, replayer.Time)
+	if err := e.loadConfiguration(); err != nil {
+		log.Close()
+		return err
 	}
-	ent := e.entities[r.entityID]
-	if ent == nil {
-		ent = e.newEntity(r.entityID, state)
-		ent.size = len(r.state)
-		e.keep(ent)
-		return nil
-	}
-	if _, err := ent.state.Merge(state); err != nil {
-		return fmt.Errorf("record of %s: %w", r.entityID, err)
-	}
-	ent.size += len(r.state)
 	return nil
-}
-
-func (e *Engine) newEntity(id entityID, state crdt.State) *entity {
-	return &entity{id: id, slot: placement.Slot(id.typ, id.key), state: state}
-}
-
-// keep puts a new entity where others find it. The committer's, or before it runs.
-func (e *Engine) keep(ent *entity) {
-	e.mu.Lock()
-	e.entities[ent.id] = ent
-	e.mu.Unlock()
-	t := e.types[ent.id.typ]
-	if t == nil {
-		t = newEntities()
-		e.types[ent.id.typ] = t
-	}
-	t.add(ent)
-}
-
-func (e *Engine) lookup(id entityID) *entity {
-	e.mu.RLock()
-	defer e.mu.RUnlock()
-	return e.entities[id]
 }
 
 // Connect sets what the engine calls; later calls replace earlier ones.
 func (e *Engine) Connect(l Links) {
 	if l.Publisher == nil {
 		l.Publisher = noPublisher{}
+	}
+	if l.Replicas == nil {
+		l.Replicas = noReplicas{}
 	}
 	if l.Committer == nil {
 		l.Committer = noCommitter{}
@@ -216,6 +188,7 @@ func (e *Engine) Close() error {
 	e.closed = true
 	close(e.queue)
 	e.queueMu.Unlock()
+	e.closeJoins()
 	e.strong.Close()
 	<-e.done
 	e.snapshots.Wait()
@@ -233,7 +206,7 @@ func (e *Engine) Ready() error {
 	return nil
 }
 
-// do runs f on the committer, between batches: everything it sees is durable.
+// do runs f on the committer, between batches: everything it sees is durable, but for changes of LOCAL_MEM.
 func (e *Engine) do(ctx context.Context, f func()) error {
 	done := make(chan struct{})
 	if err := e.enqueue(ctx, item{call: f, done: done}); err != nil {
@@ -259,3 +232,21 @@ func (e *Engine) enqueue(ctx context.Context, it item) error {
 		return refusal.From(ctx.Err(), storev1.Outcome_OUTCOME_NOT_APPLIED)
 	}
 }
+
+// offer is enqueue that never waits.
+func (e *Engine) offer(it item) error {
+	e.queueMu.RLock()
+	defer e.queueMu.RUnlock()
+	if e.closed {
+		return errClosed
+	}
+	select {
+	case e.queue <- it:
+		return nil
+	default:
+		return refusal.NotApplied(codes.Unavailable, "%d commits are waiting for the disk already", maxQueue)
+	}
+}
+
+// uptime is in seconds, from 1 on, by the clock that nobody sets.
+func (e *Engine) uptime() uint32 { return uint32(time.Since(e.started)/time.Second) + 1 }

@@ -3,6 +3,7 @@ package statestore_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"slices"
 	"strings"
 	"sync"
@@ -20,11 +21,19 @@ import (
 	"github.com/holdfast-mesh/holdfast/statestore"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// Each check starts stores; -rapid.checks says otherwise.
+	_ = flag.Set("rapid.checks", "25")
+	goleak.VerifyTestMain(m)
+}
 
 func testConfigure(epoch uint64) *storev1.Configure {
 	typ := func(name string, model, values configv1.Model, c configv1.Consistency) *configv1.EntityType {
-		return &configv1.EntityType{Type: name, Model: model, Values: values, Consistency: c}
+		t := &configv1.EntityType{Type: name, Model: model, Consistency: c}
+		if values != 0 {
+			t.Values = &configv1.Shape{Model: values}
+		}
+		return t
 	}
 	const eventual, strong = configv1.Consistency_CONSISTENCY_EVENTUAL, configv1.Consistency_CONSISTENCY_STRONG
 	return &storev1.Configure{
@@ -34,6 +43,8 @@ func testConfigure(epoch uint64) *storev1.Configure {
 			typ("val", configv1.Model_MODEL_VALUE, 0, eventual),
 			typ("votes", configv1.Model_MODEL_ORMAP, configv1.Model_MODEL_GCOUNTER, eventual),
 			typ("names", configv1.Model_MODEL_ORMAP, configv1.Model_MODEL_LWW, eventual),
+			typ("tags", configv1.Model_MODEL_ORSET, 0, eventual),
+			typ("poll", configv1.Model_MODEL_VOTE, 0, eventual),
 			typ("account", configv1.Model_MODEL_VALUE, 0, strong),
 		},
 		Placement: &configv1.Placement{Epoch: epoch, Members: []*configv1.Member{{Name: "node-1"}, {Name: "node-2"}}},
@@ -339,4 +350,20 @@ func TestClosedEngineRefuses(t *testing.T) {
 	if got := e.SlotHashes("count"); got != nil {
 		t.Errorf("digest %v", got)
 	}
+}
+
+// A wall clock that jumps makes no store forget what it applied.
+func TestClockJumpsApplyNothingTwice(t *testing.T) {
+	var ahead atomic.Int64
+	now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	e := configured(t, statestore.Config{Dir: t.TempDir(), Now: now})
+	mustCommit(t, e, commitOf("count", "k", "1", inc(1)))
+	for _, jump := range []time.Duration{time.Hour, -time.Hour} {
+		ahead.Store(int64(jump))
+		mustCommit(t, e, commitOf("count", "other", jump.String(), inc(1)))
+		if !mustCommit(t, e, commitOf("count", "k", "1", inc(1))).Duplicate {
+			t.Errorf("applied again after a jump of %s", jump)
+		}
+	}
+	wantCount(t, e, "k", 1)
 }

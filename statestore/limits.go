@@ -16,12 +16,33 @@ const (
 	maxKey = 1024
 	// maxRequestID is a request id's length in bytes: the filter's are 32, a caller's may be hashed.
 	maxRequestID = 256
-	// defaultMaxStateBytes is for types that do not say.
-	defaultMaxStateBytes = 65536
+	// defaultMaxStateBytes and defaultPassivateAfter are for types that do not say.
+	defaultMaxStateBytes  = 65536
+	defaultPassivateAfter = 10 * time.Minute
 	// maxRequestIDs and requestIDAge bound what the store remembers of eventual commits: retries come within seconds.
 	maxRequestIDs = 100_000
 	requestIDAge  = 10 * time.Minute
-	// roomBytes is how much the disk must take again before a store whose log failed is started anew: with less it would
-	// fail at once again.
-	roomBytes = 256 << 10
+	// maxAhead is how far in the future a time of another store's clock may be: more would let one wrong clock win every
+	// register for as long.
+	maxAhead = 500 * time.Millisecond
+	// maxRound is longer than any comparison of a slot takes: entities that left memory before it are not looked at when one
+	// ends.
+	maxRound = 10 * time.Minute
+	// memoryDelay is how long changes of LOCAL_MEM wait for the disk, so that many share a sync; memoryBytes ends it early.
+	memoryDelay = 5 * time.Millisecond
+	memoryBytes = 1 << 20
+	// defaultDeadline is how long a commit waits for other stores where it names no deadline.
+	defaultDeadline = 5 * time.Second
+	// leaveTimeout is how long the placed replicas are asked whether they have all of a slot; a later sweep asks again.
+	leaveTimeout = 30 * time.Second
+	// rightsRetry is how often other stores are asked for rights while a change waits for them.
+	rightsRetry = 200 * time.Millisecond
+	// maxJoinWaiters is how many requests wait for one slot, maxParked how many changes for rights.
+	maxJoinWaiters = 1024
+	maxParked      = 1024
+	// tickInterval is how often idle entities are looked for, tickEntities how many are looked at each time: 2 ms.
+	tickInterval = time.Second
+	tickEntities = 20_000
+	// maxIdentities bounds the registry: one each start of a store.
+	maxIdentities = 1 << 20
 )

@@ -2,11 +2,14 @@ package statestore
 
 import (
 	"context"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
+	configv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/config/v1"
 	replicationv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/replication/v1"
 	storev1 "github.com/holdfast-mesh/holdfast/proto/holdfast/store/v1"
+	"github.com/holdfast-mesh/holdfast/statestore/crdt"
 	"github.com/holdfast-mesh/holdfast/statestore/refusal"
 	"github.com/holdfast-mesh/holdfast/statestore/strong"
 )
@@ -15,6 +18,20 @@ import (
 // must not block, and may keep the deltas but not change them. What it loses, anti-entropy finds.
 type Publisher interface {
 	Publish(deltas []*replicationv1.Delta)
+}
+
+// Replicas is how a commit reaches other stores.
+type Replicas interface {
+	// Await is called after Publish, on the committer, and must not block. done is called exactly once, by any goroutine:
+	// true once as many of the placed replicas as the level says have the dot on their disk, false at the deadline: then
+	// nobody knows.
+	Await(typ string, slot uint32, dot crdt.Dot, level configv1.WriteLevel, deadline time.Time, done func(reached bool))
+	// Join asks for deltas of a slot for which this store is not placed, and fills it once from a placed replica.
+	Join(typ string, slot uint32, deadline time.Time, done func(error))
+	// Leave ends that, done(true), once all placed replicas have seen all of seen; done(false) at the deadline: it goes on.
+	Leave(typ string, slot uint32, seen *crdt.Context, deadline time.Time, done func(covered bool))
+	// AskRights asks other stores for rights of a bounded counter; they come as deltas.
+	AskRights(typ, key string, amount uint64)
 }
 
 // Committer keeps strong entities in etcd.
@@ -29,6 +46,7 @@ type Error = refusal.Error
 // Links are what the engine calls. A nil member is replaced by one that does nothing, or refuses.
 type Links struct {
 	Publisher Publisher
+	Replicas  Replicas
 	Committer Committer
 	Forwarder Forwarder
 	// Peers lists the other stores for Status.
@@ -41,6 +59,22 @@ type Links struct {
 type noPublisher struct{}
 
 func (noPublisher) Publish([]*replicationv1.Delta) {}
+
+// noReplicas is a store that knows no other.
+type noReplicas struct{}
+
+func (noReplicas) Await(_ string, _ uint32, _ crdt.Dot, _ configv1.WriteLevel, _ time.Time, done func(bool)) {
+	done(false)
+}
+
+func (noReplicas) Join(_ string, _ uint32, _ time.Time, done func(error)) {
+	done(refusal.NotApplied(codes.Unavailable, "this store is not placed for the entity, and has no peers to get it from"))
+}
+
+func (noReplicas) Leave(_ string, _ uint32, _ *crdt.Context, _ time.Time, done func(bool)) {
+	done(false)
+}
+func (noReplicas) AskRights(string, string, uint64) {}
 
 type noForwarder struct{}
 

@@ -44,39 +44,6 @@ func publishing(t *testing.T) (*statestore.Engine, *wire) {
 	return e, w
 }
 
-// repair brings b what it lacks of a's, by digests alone, and returns how many states it took.
-func repair(t *testing.T, a, b *statestore.Engine) int {
-	t.Helper()
-	took := 0
-	for _, typ := range a.Types() {
-		theirs := map[uint32]uint64{}
-		for _, s := range b.SlotHashes(typ) {
-			theirs[s.Slot] = s.Hash
-		}
-		for _, s := range a.SlotHashes(typ) {
-			if theirs[s.Slot] == s.Hash {
-				continue
-			}
-			have := map[string]uint64{}
-			for _, k := range b.KeyHashes(typ, s.Slot) {
-				have[k.Key] = k.Hash
-			}
-			var want []string
-			for _, k := range a.KeyHashes(typ, s.Slot) {
-				if have[k.Key] != k.Hash {
-					want = append(want, k.Key)
-				}
-			}
-			states := a.States(typ, want)
-			took += len(states)
-			if err := b.Merge(context.Background(), states); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	return took
-}
-
 func TestDeltasReachAnotherReplica(t *testing.T) {
 	a, wa := publishing(t)
 	b, wb := publishing(t)
@@ -95,7 +62,7 @@ func TestDeltasReachAnotherReplica(t *testing.T) {
 		t.Error("digests did not differ")
 	}
 	wantCount(t, a, "k", 5)
-	if got := repair(t, a, b) + repair(t, b, a); got != 0 {
+	if got := repair(t, a, b); got != 0 {
 		t.Errorf("equal replicas exchanged %d states", got)
 	}
 	for _, typ := range []string{"count", "votes"} {
@@ -105,7 +72,9 @@ func TestDeltasReachAnotherReplica(t *testing.T) {
 	}
 	// A merge that brings nothing new makes no new version.
 	version := read(t, a, "count", "k").Version
-	if err := a.Merge(context.Background(), b.States("count", []string{"k", "none"})); err != nil {
+	slot := placement.Slot("count", "k")
+	fill, states := b.SlotStates("count", slot, []string{"k", "none"})
+	if err := a.MergeStates(context.Background(), "count", slot, fill, states, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	if got := read(t, a, "count", "k").Version; got != version {
@@ -123,18 +92,22 @@ func TestDigests(t *testing.T) {
 		t.Errorf("repaired %d, want 100", got)
 	}
 	mustCommit(t, a, commitOf("count", "7", "", inc(1)))
-	if got := repair(t, a, b); got != 1 {
-		t.Errorf("repaired %d, want 1", got)
+	// Both send what they have of the one that differs.
+	if got := repair(t, a, b); got != 2 {
+		t.Errorf("repaired %d, want 2", got)
 	}
 	slot := placement.Slot("count", "7")
 	found := false
-	for _, k := range a.KeyHashes("count", slot) {
+	_, keys := a.SlotKeys("count", slot, nil)
+	for _, k := range keys {
 		found = found || k.Key == "7"
 	}
 	if !found {
 		t.Error("the key is not in its slot")
 	}
-	if a.KeyHashes("nothing", 1) != nil || a.States("nothing", []string{"k"}) != nil {
+	_, keys = a.SlotKeys("nothing", 1, nil)
+	_, states := a.SlotStates("nothing", 1, []string{"k"})
+	if keys != nil || states != nil {
 		t.Error("digest of a type that is not there")
 	}
 }
@@ -182,9 +155,7 @@ func TestSubscriberSeesEveryVersionInOrder(t *testing.T) {
 			}
 		})
 	}
-	if err := e.View(entity("count", "k"), r, r.Push); err != nil {
-		t.Fatal(err)
-	}
+	view(t, e, entity("count", "k"), r)
 	wg.Wait()
 	last := uint64(0)
 	for _, s := range r.states {
@@ -217,6 +188,7 @@ func TestEverythingAtOnce(t *testing.T) {
 					mustCommit(t, e, commitOf("count", key, "", inc(1)))
 					mustCommit(t, e, commitOf("votes", key, fmt.Sprint(i, w, n), update("q", inc(1)), update("r", nil)))
 					e.SlotHashes("votes")
+					e.SlotSummary("votes", placement.Slot("votes", key))
 					e.Status()
 				}
 			})
@@ -235,7 +207,6 @@ func TestEverythingAtOnce(t *testing.T) {
 	}
 	wg.Wait()
 	repair(t, a, b)
-	repair(t, b, a)
 	for key := range 5 {
 		wantCount(t, a, fmt.Sprint(key), 72)
 		wantCount(t, b, fmt.Sprint(key), 72)

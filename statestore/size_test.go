@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/holdfast-mesh/holdfast/internal/placement"
 	replicationv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/replication/v1"
 	holdfastv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/v1"
 	"github.com/holdfast-mesh/holdfast/statestore"
@@ -30,7 +31,8 @@ func large(t *testing.T, stores, entries, size int) []*replicationv1.Delta {
 			ops = append(ops, update(fmt.Sprintf("%d-%d", i, k), set(strings.Repeat("x", size))))
 		}
 		mustCommit(t, e, commitOf("names", "k", "", ops...))
-		out = append(out, e.States("names", []string{"k"})...)
+		_, states := e.SlotStates("names", placement.Slot("names", "k"), []string{"k"})
+		out = append(out, states...)
 	}
 	return out
 }
@@ -60,7 +62,8 @@ func TestStateOverEveryBoundIsReadAgain(t *testing.T) {
 	}
 	// Another replica must be able to take it, or the two never become equal.
 	other := configured(t, statestore.Config{Dir: t.TempDir()})
-	if err := other.Merge(context.Background(), e.States("names", []string{"k"})); err != nil {
+	_, states := e.SlotStates("names", placement.Slot("names", "k"), []string{"k"})
+	if err := other.Merge(context.Background(), states); err != nil {
 		t.Error(err)
 	}
 }

@@ -2,57 +2,46 @@ package statestore
 
 import (
 	"context"
-	"path/filepath"
+	"maps"
 	"strconv"
 	"sync"
+	"sync/atomic"
+
+	"google.golang.org/grpc/codes"
 
 	"github.com/holdfast-mesh/holdfast/internal/placement"
 	configv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/config/v1"
 	storev1 "github.com/holdfast-mesh/holdfast/proto/holdfast/store/v1"
-	"github.com/holdfast-mesh/holdfast/statestore/wal"
+	"github.com/holdfast-mesh/holdfast/statestore/refusal"
 )
 
-// counters count commits by entity type.
+// counters count by entity type.
 type counters struct {
 	// mu guards commits.
 	mu      sync.Mutex
 	commits map[string]uint64
+	refuse  atomic.Uint64
 }
+
+func (c *counters) init() { c.commits = map[string]uint64{} }
 
 func (c *counters) committed(typ string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.commits == nil {
-		c.commits = map[string]uint64{}
-	}
 	c.commits[typ]++
 }
+
+// refused counts what came from other stores and was not taken.
+func (c *counters) refused(n int) { c.refuse.Add(uint64(n)) }
 
 func (c *counters) read() map[string]uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	out := make(map[string]uint64, len(c.commits))
-	for typ, n := range c.commits {
-		out[typ] = n
-	}
-	return out
+	return maps.Clone(c.commits)
 }
 
-// Recoverable reports that the log failed and that the disk takes writes again. What was not durable when it failed may be
-// ahead of the disk here, so only a new start, which reads the log anew, ends the failure; until this says yes it would
-// only end the reads, too.
-func (e *Engine) Recoverable() bool {
-	if e.log.Err() == nil {
-		return false
-	}
-	name := filepath.Join(e.cfg.Dir, "room")
-	err := wal.WriteFile(e.cfg.FS, name, make([]byte, roomBytes))
-	_ = e.cfg.FS.Remove(name)
-	if err != nil {
-		_ = e.cfg.FS.Remove(name + ".tmp")
-	}
-	return err == nil
-}
+// Refused counts changes and states of other stores that were refused.
+func (e *Engine) Refused() uint64 { return e.counters.refuse.Load() }
 
 // Status reports on the store for people.
 func (e *Engine) Status() *storev1.StoreStatus {
@@ -65,9 +54,8 @@ func (e *Engine) Status() *storev1.StoreStatus {
 		Disk:      "ok",
 		Etcd:      "ok",
 	}
-	e.mu.RLock()
-	s.Entities = uint64(len(e.entities))
-	e.mu.RUnlock()
+	active, passive := e.index.Counts()
+	s.Entities, s.Passive, s.Identities = active+passive, passive, e.identities.contexts()
 	if c := e.config.Load(); c != nil {
 		s.Epoch = c.table.Epoch()
 	}
@@ -108,13 +96,42 @@ func (e *Engine) Inspect(ctx context.Context, ent *storev1.Entity) (*storev1.Ins
 	}
 	t := c.types[ent.Type]
 	in := &storev1.Inspection{Slot: placement.Slot(ent.Type, ent.Key), Consistency: consistencyName(t.Consistency)}
-	for _, m := range c.table.Replicas(in.Slot, int(t.Replicas)) {
-		in.Replicas = append(in.Replicas, m.Name)
-	}
-	if strongType(t) {
+	in.Replicas = c.replicas(t, in.Slot)
+	if t.shape == nil {
 		return e.inspectStrong(ctx, ent, in)
 	}
-	in.Active = e.lookup(idOf(ent)) != nil
-	in.State = e.see(idOf(ent))
+	in.Role = e.role(c, t, in.Slot)
+	id := idOf(ent)
+	in.State = absent(id)
+	slot := e.index.Slot(ent.Type, in.Slot)
+	if slot == nil {
+		return in, nil
+	}
+	found, active, err := slot.Inspect(ent.Key)
+	if err != nil {
+		return nil, refusal.NotApplied(codes.Unavailable, "%v", err)
+	}
+	if found != nil {
+		in.Active, in.Hash = active, found.Version()
+		in.State = e.show(id, in.Slot, &found.State, in.Hash)
+	}
+	seen := slot.Seen()
+	for _, replica := range seen.Replicas() {
+		in.Seen = append(in.Seen, &storev1.Seen{
+			Replica: strconv.FormatUint(replica, 16), Node: e.identities.node(replica),
+			Upto: seen.Upto(replica), Beyond: seen.Beyond(replica),
+		})
+	}
 	return in, nil
+}
+
+// role is this store's part in a slot.
+func (e *Engine) role(c *configuration, t *entityType, slot uint32) string {
+	switch s := e.index.Slot(t.Type, slot); {
+	case c.placedHere(t, slot, e.cfg.Node):
+		return "placed"
+	case s != nil && !s.Empty():
+		return "joined"
+	}
+	return "none"
 }

@@ -33,17 +33,13 @@ func (e *Engine) strongType(name string) (strong.Type, error) {
 		return strong.Type{}, errType(name)
 	}
 	t := c.types[name]
-	if !strongType(t) {
+	if t.shape != nil {
 		return strong.Type{}, refusal.NotApplied(codes.FailedPrecondition, "entity type %q is %s: begin and abort are for strong types", name, consistencyName(t.Consistency))
 	}
 	return strong.Type{
 		MaxStateBytes: int(t.MaxStateBytes),
 		Replicas: func(slot uint32) []string {
-			var names []string
-			for _, m := range c.table.Replicas(slot, int(t.Replicas)) {
-				names = append(names, m.Name)
-			}
-			return names
+			return c.replicas(t, slot)
 		},
 	}, nil
 }

@@ -2,6 +2,9 @@ package admin
 
 import (
 	"encoding/json"
+	"fmt"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/holdfast-mesh/holdfast/xds/serve"
@@ -94,6 +97,8 @@ type Key struct {
 	Active      bool            `json:"active"`
 	// Copies are what each node's store has, in the order of the placement.
 	Copies []Copy `json:"copies"`
+	// Agreement compares the copies; nil for a strong entity.
+	Agreement *Agreement `json:"agreement,omitempty"`
 }
 
 // Copy is an entity as one node's store has it.
@@ -103,7 +108,21 @@ type Copy struct {
 	Value   json.RawMessage `json:"value,omitempty"`
 	Version string          `json:"version"`
 	Active  bool            `json:"active"`
-	Error   string          `json:"error,omitempty"`
+	// Role is RolePlaced, RoleJoined or RoleNone; empty for a strong entity.
+	Role string `json:"role,omitempty"`
+	// Hash of what the store holds of the entity, as 16 hex digits: equal where replicas agree.
+	Hash string `json:"hash,omitempty"`
+	// Seen says what the store has seen of each replica identity in the entity's slot.
+	Seen  []Seen `json:"seen,omitempty"`
+	Error string `json:"error,omitempty"`
+}
+
+// Seen is what a store has seen of a replica identity's changes: all up to Upto, and Beyond later ones.
+type Seen struct {
+	Replica string `json:"replica"`
+	Node    string `json:"node"`
+	Upto    uint64 `json:"upto"`
+	Beyond  uint64 `json:"beyond,omitempty"`
 }
 
 // Check is the answer to POST /v1/check: what the control plane sees, part by part.
@@ -122,4 +141,13 @@ type Part struct {
 // Error is the body of every answer but 200.
 type Error struct {
 	Error string `json:"error"`
+}
+
+// KeyPath is where the API has the entity TYPE/KEY.
+func KeyPath(name string) (string, error) {
+	typ, key, ok := strings.Cut(name, "/")
+	if !ok || typ == "" || key == "" {
+		return "", fmt.Errorf("want TYPE/KEY, for example qa.Presentation/kubecon, not %q", name)
+	}
+	return "/v1/keys/" + url.PathEscape(typ) + "/" + url.PathEscape(key), nil
 }

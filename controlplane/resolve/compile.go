@@ -138,8 +138,25 @@ var modes = map[string]configv1.Mode{
 }
 
 var models = map[string]configv1.Model{
-	v1alpha1.ModelGCounter: configv1.Model_MODEL_GCOUNTER,
-	v1alpha1.ModelLWW:      configv1.Model_MODEL_LWW,
+	v1alpha1.ModelValue:      configv1.Model_MODEL_VALUE,
+	v1alpha1.ModelGCounter:   configv1.Model_MODEL_GCOUNTER,
+	v1alpha1.ModelPNCounter:  configv1.Model_MODEL_PNCOUNTER,
+	v1alpha1.ModelBCounter:   configv1.Model_MODEL_BCOUNTER,
+	v1alpha1.ModelGSet:       configv1.Model_MODEL_GSET,
+	v1alpha1.ModelORSet:      configv1.Model_MODEL_ORSET,
+	v1alpha1.ModelLWW:        configv1.Model_MODEL_LWW,
+	v1alpha1.ModelMVRegister: configv1.Model_MODEL_MVREGISTER,
+	v1alpha1.ModelFlag:       configv1.Model_MODEL_FLAG,
+	v1alpha1.ModelVote:       configv1.Model_MODEL_VOTE,
+	v1alpha1.ModelORMap:      configv1.Model_MODEL_ORMAP,
+}
+
+// writes has no entry for the empty word: strong types have no level.
+var writes = map[string]configv1.WriteLevel{
+	v1alpha1.WriteLocal:    configv1.WriteLevel_WRITE_LEVEL_LOCAL,
+	v1alpha1.WriteLocalMem: configv1.WriteLevel_WRITE_LEVEL_LOCAL_MEM,
+	v1alpha1.WriteMajority: configv1.WriteLevel_WRITE_LEVEL_MAJORITY,
+	v1alpha1.WriteAll:      configv1.WriteLevel_WRITE_LEVEL_ALL,
 }
 
 func carriage(c *v1alpha1.Carriage) configv1.Carriage {
@@ -156,6 +173,8 @@ func carriage(c *v1alpha1.Carriage) configv1.Carriage {
 func entityType(e *v1alpha1.Entity) *configv1.EntityType {
 	t := &configv1.EntityType{
 		Type:           e.Type,
+		Model:          models[e.Model.Name()],
+		Write:          writes[e.Write],
 		Consistency:    configv1.Consistency_CONSISTENCY_EVENTUAL,
 		Affinity:       configv1.Affinity_AFFINITY_LOCAL,
 		Replicas:       uint32(e.Replicas),
@@ -166,26 +185,30 @@ func entityType(e *v1alpha1.Entity) *configv1.EntityType {
 	if e.Consistency == v1alpha1.ConsistencyStrong {
 		t.Consistency = configv1.Consistency_CONSISTENCY_STRONG
 	}
-	if e.Write == v1alpha1.WriteLocal {
-		t.Write = configv1.WriteLevel_WRITE_LEVEL_LOCAL
-	}
 	if e.Affinity == v1alpha1.AffinityOwner {
 		t.Affinity = configv1.Affinity_AFFINITY_OWNER
 	}
 	if e.OnUnavailable == v1alpha1.OnUnavailablePass {
 		t.OnUnavailable = configv1.OnUnavailable_ON_UNAVAILABLE_PASS
 	}
-	switch {
-	case e.Model.Value != nil:
-		t.Model = configv1.Model_MODEL_VALUE
-	case e.Model.GCounter != nil:
-		t.Model = configv1.Model_MODEL_GCOUNTER
-	case e.Model.LWW != nil:
-		t.Model = configv1.Model_MODEL_LWW
-	case e.Model.ORMap != nil:
-		t.Model, t.Values = configv1.Model_MODEL_ORMAP, models[e.Model.ORMap.Values]
+	if e.TTL != 0 {
+		t.Ttl = durationpb.New(time.Duration(e.TTL))
+	}
+	if e.Model.ORMap != nil {
+		t.Values = shape(e.Model.ORMap.Values)
+	}
+	if e.Model.BCounter != nil {
+		t.Floor = e.Model.BCounter.Floor
 	}
 	return t
+}
+
+func shape(m *v1alpha1.Model) *configv1.Shape {
+	s := &configv1.Shape{Model: models[m.Name()]}
+	if m.ORMap != nil {
+		s.Values = shape(m.ORMap.Values)
+	}
+	return s
 }
 
 // Beside lists the well-known services that the process answers too.

@@ -139,7 +139,7 @@ func (c *compiler) stateField(in protoreflect.MessageDescriptor, want mark, wrap
 		own := m == configv1.Model_MODEL_VALUE || m == configv1.Model_MODEL_LWW
 		other := map[protoreflect.FullName]protoreflect.FullName{"holdfast.v1.StateIn": "holdfast.v1.StateOut", "holdfast.v1.StateOut": "holdfast.v1.StateIn"}[wrapper]
 		if t := f.Message().FullName(); t == other || t != wrapper && !own {
-			return nil, fmt.Errorf("%s is a %s; with model %s make it a %s", f.FullName(), t, c.spec.Entity.Model, wrapper)
+			return nil, fmt.Errorf("%s is a %s; with model %s make it a %s", f.FullName(), t, &c.spec.Entity.Model, wrapper)
 		}
 		found = f
 	}

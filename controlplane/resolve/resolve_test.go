@@ -111,6 +111,12 @@ func service(t testing.TB, edits ...string) *v1alpha1.StatefulService {
 	return c.Services[0]
 }
 
+// things is a proto that fits every model.
+const things = `
+service Things { rpc Add(Req) returns (Rep); }
+message Req { string id = 1 [(holdfast.v1.entity_key) = true]; holdfast.v1.StateIn state = 15 [(holdfast.v1.state_in) = true]; }
+message Rep { holdfast.v1.StateOut changes = 15 [(holdfast.v1.state_out) = true]; }`
+
 // cases are protos, with what is edited in spec; what comes of them stands in testdata/cases.golden.
 var cases = []struct {
 	name  string
@@ -145,6 +151,19 @@ message Req {}`, []string{"{field: {}}", "{metadata: {}}", "{option: true}", "{h
 	{"observe needs no carriage", `
 service Things { rpc Add(Req) returns (Req); }
 message Req { string id = 1 [(holdfast.v1.entity_key) = true]; }`, []string{"    carriage: {field: {}}\n", "", "  entity:", "  mode: observe\n  entity:"}},
+	{"bounded counter", things, []string{"{ormap: {values: gcounter}}", "{bcounter: {floor: -20}}"}},
+	{"nested maps, majority, ttl", things, []string{"{ormap: {values: gcounter}}", "{ormap: {values: {ormap: {values: orset}}}}\n    write: MAJORITY\n    ttl: 24h\n    replicas: 3\n    passivateAfter: 30s"}},
+	{"vote in memory", things, []string{"{ormap: {values: gcounter}}", "vote\n    write: LOCAL_MEM"}},
+	{"own message of an lww", `
+service Things { rpc Add(Req) returns (Rep); }
+message Req { string id = 1 [(holdfast.v1.entity_key) = true]; State state = 2 [(holdfast.v1.state_in) = true]; }
+message Rep { State state = 3 [(holdfast.v1.state_out) = true]; }
+message State { int64 n = 1; }`, []string{"{ormap: {values: gcounter}}", "lww\n    write: ALL"}},
+	{"own message of a multi-value register", `
+service Things { rpc Add(Req) returns (Rep); }
+message Req { string id = 1 [(holdfast.v1.entity_key) = true]; State state = 2 [(holdfast.v1.state_in) = true]; }
+message Rep {}
+message State { int64 n = 1; }`, []string{"{ormap: {values: gcounter}}", "mvregister"}},
 	{"no such service", `service Other { rpc Add(Req) returns (Req); } message Req {}`, nil},
 	{"no key", `service Things { rpc Add(Req) returns (Req); } message Req { string id = 1; }`, nil},
 	{"no such field", `service Things { rpc Add(Req) returns (Req); } message Req { string id = 1; }`, []string{"{option: true}", "{field: name}"}},

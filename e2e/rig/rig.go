@@ -245,8 +245,11 @@ func tail(data []byte, lines int) string {
 }
 
 // Poll calls f until it returns nil or the context ends; then it returns f's last error.
-func Poll(ctx context.Context, f func() error) error {
-	ticker := time.NewTicker(pollEvery)
+func Poll(ctx context.Context, f func() error) error { return PollEvery(ctx, pollEvery, f) }
+
+// PollEvery is Poll with another pause between two looks, where their time is part of what is measured.
+func PollEvery(ctx context.Context, pause time.Duration, f func() error) error {
+	ticker := time.NewTicker(pause)
 	defer ticker.Stop()
 	for {
 		err := f()

@@ -7,6 +7,8 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/types/descriptorpb"
+
+	"github.com/holdfast-mesh/holdfast/internal/planted"
 )
 
 // walk follows one path through a message. What it has found so far lives here and not on the stack, because a
@@ -74,6 +76,9 @@ func (w *walk) field(b []byte, num protowire.Number, typ protowire.Type, i int) 
 	n := protowire.ConsumeFieldValue(num, typ, b)
 	if n < 0 {
 		return 0, fmt.Errorf("%w: field %d: %w", ErrMalformed, num, protowire.ParseError(n))
+	}
+	if w.found && planted.On(planted.FirstOccurrenceWins) {
+		return n, nil
 	}
 	switch typ {
 	case protowire.BytesType:

@@ -32,7 +32,7 @@ func (s *session) greet() {
 	})
 }
 
-// alive gives the connection up when the store has stopped answering.
+// alive gives the connection up when the store has stopped answering, and cached entities that nobody reads.
 func (s *session) alive() {
 	t := time.NewTicker(probeEvery)
 	defer t.Stop()
@@ -40,6 +40,7 @@ func (s *session) alive() {
 		seen  = s.reads.Load()
 		quiet time.Duration // since something was read, in steps of probeEvery
 		asked bool
+		ticks time.Duration
 	)
 	for {
 		select {
@@ -47,6 +48,8 @@ func (s *session) alive() {
 			return
 		case <-t.C:
 		}
+		ticks++
+		s.follow(s.cache.sweep(ticks%(sweepEvery/probeEvery) == 0))
 		if n := s.reads.Load(); n != seen {
 			seen, quiet, asked = n, 0, false
 			continue

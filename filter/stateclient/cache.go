@@ -67,6 +67,7 @@ type cache struct {
 	// live counts the entries that are not leaving.
 	live    int
 	leaving int
+	unswept int // idle entries that the round of sweep has still to come to
 	bytes   int
 	watches int
 	dead    bool
@@ -280,15 +281,40 @@ func (c *cache) evict(do *todo) {
 			c.idle.MoveToFront(back)
 			continue
 		}
-		c.idle.Remove(back)
-		e.elem = nil
-		c.unset(e)
-		c.live--
-		c.leaving++
-		c.bytes -= e.size
-		e.phase = leaving
-		do.unsubscribe = append(do.unsubscribe, e)
+		c.leave(e, do)
 	}
+}
+
+// leave begins the end of an idle entry.
+func (c *cache) leave(e *entry, do *todo) {
+	c.idle.Remove(e.elem)
+	e.elem = nil
+	c.unset(e)
+	c.live--
+	c.leaving++
+	c.bytes -= e.size
+	e.phase = leaving
+	do.unsubscribe = append(do.unsubscribe, e)
+}
+
+// sweep lets entries go that nobody has read since the last round; a subscription tells the store that somebody does. A
+// round goes once over all idle entries, in as many calls as maxLeaving makes of it.
+func (c *cache) sweep(round bool) (do todo) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if round {
+		c.unswept = c.idle.Len()
+	}
+	c.unswept = min(c.unswept, c.idle.Len())
+	for ; c.unswept > 0 && c.leaving < maxLeaving; c.unswept-- {
+		back := c.idle.Back()
+		if e := back.Value.(*entry); e.used.Swap(false) {
+			c.idle.MoveToFront(back)
+		} else {
+			c.leave(e, &do)
+		}
+	}
+	return do
 }
 
 // left is the end of an entry's Unsubscribe.

@@ -205,6 +205,51 @@ func TestEvictionWaits(t *testing.T) {
 	ca.balance(t)
 }
 
+// TestSweep: what nobody reads between two rounds is unsubscribed; what is read or watched stays.
+func TestSweep(t *testing.T) {
+	var unsubscribed atomic.Int64
+	s := newStore(t, func(c *conn, r *storev1.Request) bool {
+		if r.GetUnsubscribe() != nil {
+			unsubscribed.Add(1)
+			c.send(&storev1.Response{Id: r.Id, Result: &storev1.Response_Done{Done: &storev1.Done{}}})
+			return true
+		}
+		return false
+	})
+	c := dial(t, s, Options{})
+	many := 3 * maxLeaving / 2
+	for i := range many {
+		subscribe(t, s, c, fmt.Sprint("idle", i), "1")
+	}
+	subscribe(t, s, c, "read", "1")
+	subscribe(t, s, c, "watched", "1")
+	cancel := c.Watch("t", "watched", func(*storev1.State, error) {})
+	defer cancel()
+	session := c.cur.Load()
+	session.follow(session.cache.sweep(true))
+	eventually(t, "the first part is gone", func() bool { return unsubscribed.Load() == int64(maxLeaving) })
+	if c.version("read") != "1" {
+		t.Error("what is read is gone")
+	}
+	eventually(t, "the round goes on", func() bool {
+		session.follow(session.cache.sweep(false))
+		return unsubscribed.Load() == int64(many)
+	})
+	session.follow(session.cache.sweep(false))
+	for range 2 {
+		if c.version("read") != "1" || c.version("watched") != "1" || c.version("idle0") != "-" {
+			t.Errorf("cached: read %q, watched %q, idle %q; want 1, 1 and none", c.version("read"), c.version("watched"), c.version("idle0"))
+		}
+		session.follow(session.cache.sweep(true))
+	}
+	session.follow(session.cache.sweep(true))
+	eventually(t, "read is gone", func() bool { return unsubscribed.Load() == int64(many)+1 })
+	if c.version("read") != "-" || c.version("watched") != "1" {
+		t.Errorf("cached: read %q, watched %q; want none and 1", c.version("read"), c.version("watched"))
+	}
+	subscribe(t, s, c, "read", "2")
+}
+
 func TestCacheBytes(t *testing.T) {
 	s := newStore(t, nil)
 	c := dial(t, s, Options{CacheBytes: 10 * entryOverhead})

@@ -8,6 +8,10 @@ const (
 	// stopped answering, or that many callers wait for the turn of a strong entity.
 	DefaultMaxPending = 768
 
+	// commitShare: commits to one entity type may be all calls under way but one in so many. Those of level MAJORITY or ALL
+	// wait for other stores, and when these are away they must leave room for everything that needs only this one.
+	commitShare = 3
+
 	// DefaultMaxQueuedBytes bounds what waits to be written: 16 of the largest frames.
 	DefaultMaxQueuedBytes = 64 << 20
 
@@ -53,6 +57,11 @@ const (
 	// look is asked for a sign of life. Without calls it is asked after idleProbe, for the sake of what is cached.
 	probeEvery = 250 * time.Millisecond
 	idleProbe  = 2 * time.Second
+
+	// sweepEvery is how often the cache is looked through for entities that nobody reads: those go after one to two times
+	// this. A store keeps what is subscribed in memory, and its slot if that is not its own, so it should be no longer than
+	// the times that users think of; a read after it costs one round trip.
+	sweepEvery = 10 * time.Second
 
 	// hungAfter is how long a store may take to show life: long for a busy machine, short beside a lease and a caller's
 	// patience.

@@ -41,6 +41,9 @@ type call struct {
 
 func (k *call) commit() bool { return k.req.GetCommit() != nil }
 
+// committed is the entity type that a commit is to.
+func (k *call) committed() string { return k.req.GetCommit().GetEntity().GetType() }
+
 // refuse ends a call that was not started.
 func (k *call) refuse(c *Client, err *Error) {
 	c.async(func() { k.finish(c, nil, err, false) })
@@ -76,6 +79,7 @@ type session struct {
 	dead    bool
 	lastID  uint64
 	pending map[uint64]*call
+	commits map[string]int // pending commits, by entity type
 	queue   []*call
 	queued  int // bytes in queue
 	// busy says that somebody is writing: the writer, or a call's own goroutine. rest is what the latter has left of its
@@ -88,6 +92,7 @@ func newSession(c *Client, conn net.Conn) *session {
 	return &session{
 		c: c, conn: conn, raw: rawConn(conn), cache: newCache(c.opts.CacheEntries, c.opts.CacheBytes, c.opts.MaxWatches),
 		wake: make(chan struct{}, 1), gone: make(chan struct{}), pending: map[uint64]*call{},
+		commits: map[string]int{},
 	}
 }
 
@@ -117,12 +122,17 @@ func (s *session) admit(k *call) (direct bool, _ *Error) {
 		return false, s.c.down(s.lostErr)
 	case len(s.pending) >= limit:
 		return false, notApplied(codeUnavailable, "%d calls wait for the store, at most %d may", len(s.pending), limit)
+	case k.commit() && s.commits[k.committed()] >= limit-limit/commitShare:
+		return false, notApplied(codeUnavailable, "%d commits to %s wait for the store, at most %d may", s.commits[k.committed()], k.committed(), limit-limit/commitShare)
 	case s.queued+k.size > s.c.opts.MaxQueuedBytes:
 		return false, notApplied(codeUnavailable, "%d bytes wait to be written to the store, at most %d may", s.queued, s.c.opts.MaxQueuedBytes)
 	}
 	s.lastID++
 	k.req.Id = s.lastID
 	s.pending[k.req.Id] = k
+	if k.commit() {
+		s.commits[k.committed()]++
+	}
 	if k.timeout > 0 {
 		k.timer = time.AfterFunc(k.timeout, func() { s.expire(k) })
 	}
@@ -141,6 +151,11 @@ func (s *session) admit(k *call) (direct bool, _ *Error) {
 // end takes a call off the pending ones. s.mu is held.
 func (s *session) end(k *call) (late bool) {
 	delete(s.pending, k.req.Id)
+	if k.commit() && !k.over {
+		if s.commits[k.committed()]--; s.commits[k.committed()] == 0 {
+			delete(s.commits, k.committed())
+		}
+	}
 	k.over = true
 	if k.timer != nil {
 		k.timer.Stop()

@@ -314,6 +314,43 @@ func TestTooManyCallsFailAtOnce(t *testing.T) {
 	subscribe(t, s, c, "a", "2") // there is room again, and what failed left nothing behind
 }
 
+// Commits of one type that get no answer leave room for reads and for other types.
+func TestCommitsLeaveRoom(t *testing.T) {
+	s := newStore(t, nil)
+	c := dial(t, s, Options{MaxPending: 6})
+	send := func(typ string) func() (*storev1.Committed, *Error) {
+		done, wait := into[*storev1.Committed](t)
+		req := commit("a")
+		req.Entity.Type = typ
+		c.Commit(req, time.Minute, done)
+		return wait
+	}
+	var waits []func() (*storev1.Committed, *Error)
+	for range 4 {
+		waits = append(waits, send("slow"))
+	}
+	if _, err := send("slow")(); err == nil || err.Code != codeUnavailable || err.Outcome != storev1.Outcome_OUTCOME_NOT_APPLIED {
+		t.Errorf("the fifth commit of a type: %v", err)
+	}
+	waits = append(waits, send("other"))
+	var held []request
+	for range waits {
+		held = append(held, s.next())
+	}
+	subscribe(t, s, c, "a", "1")
+	for i, r := range held {
+		r.committed("2")
+		if _, err := waits[i](); err != nil {
+			t.Error(err)
+		}
+	}
+	wait := send("slow")
+	s.next().committed("3")
+	if _, err := wait(); err != nil {
+		t.Errorf("when they are answered there is room again: %v", err)
+	}
+}
+
 func TestTooLargeRequest(t *testing.T) {
 	s := newStore(t, nil)
 	c := dial(t, s, Options{MaxQueuedBytes: 1000})

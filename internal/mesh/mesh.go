@@ -12,11 +12,34 @@ import (
 
 // Topology lists what runs, and where. Addresses are "host:port"; sockets are absolute paths of Unix sockets.
 type Topology struct {
+	// Mesh is the mesh's name: its certificates and its gossip carry it. Empty means DefaultName.
+	Mesh    string   `json:"mesh,omitempty"`
 	Gateway Gateway  `json:"gateway"`
 	Etcd    []string `json:"etcd"`
 	Nodes   []Node   `json:"nodes"`
 	// GatewayWorkloads maps a gateway-scoped workload's name to its address.
 	GatewayWorkloads map[string]string `json:"gatewayWorkloads,omitempty"`
+}
+
+// DefaultName is the name of a mesh that has none.
+const DefaultName = "local"
+
+// Name is the mesh's name.
+func (t *Topology) Name() string {
+	if t.Mesh == "" {
+		return DefaultName
+	}
+	return t.Mesh
+}
+
+// Node returns the node of that name, nil where there is none.
+func (t *Topology) Node(name string) *Node {
+	for i := range t.Nodes {
+		if t.Nodes[i].Name == name {
+			return &t.Nodes[i]
+		}
+	}
+	return nil
 }
 
 // Gateway is the gateway Envoy.
@@ -31,7 +54,8 @@ type Node struct {
 	Name        string `json:"name"`
 	Ingress     string `json:"ingress"`
 	StoreSocket string `json:"storeSocket"`
-	PeerSocket  string `json:"peerSocket"`
+	// Peer is where other stores reach this node's: "host:port", which needs certificates, or "unix:/path".
+	Peer        string `json:"peer"`
 	ServeSocket string `json:"serveSocket"`
 	AdminSocket string `json:"adminSocket"`
 	Gossip      string `json:"gossip"`

@@ -1,14 +1,18 @@
 // Package simnet is a network in memory, for simulations inside a testing/synctest bubble: packets, byte streams and
-// message streams between named hosts, with delay, loss, repetition, cuts and resets.
+// message streams between named hosts, with delay, loss, repetition, replay, cuts, freezes and resets.
 //
-// Time is the bubble's, so minutes of it pass in milliseconds; choices come from a seed. Packets may be lost, repeated and
-// reordered. Streams keep order and lose nothing while they live; across a cut they stall, and a reset ends them together
-// with what was under way.
+// Time is the bubble's, so minutes of it pass in milliseconds; choices come from a seed, for each link its own. Packets may be
+// lost, repeated and reordered. Streams keep order and lose nothing while they live; across a cut they stall, and a reset ends
+// them together with what was under way. A frozen host is what others see of a paused one: nothing from or to it is lost, all
+// of it is late.
 package simnet
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"hash/fnv"
+	"io"
 	"math/rand/v2"
 	"net"
 	"sync"
@@ -23,13 +27,17 @@ type Faults struct {
 	Loss, Repeat float64
 	// Reset is the probability that a message breaks the stream it is sent on; Replay that a message is delivered twice.
 	Reset, Replay float64
+	// Late is the probability that after a packet, or after a message of deltas, an older one of the same link comes again:
+	// from any time since Late was first above 0, and from earlier streams.
+	Late float64
 }
 
 // Net is the network.
 type Net struct {
-	mu sync.Mutex
+	seed uint64
+	mu   sync.Mutex
 	// +checklocks:mu
-	random *rand.Rand
+	links map[[2]string]*link
 	// +checklocks:mu
 	faults Faults
 	// +checklocks:mu
@@ -37,7 +45,13 @@ type Net struct {
 	// cut has the directed links that carry nothing.
 	// +checklocks:mu
 	cut map[[2]string]bool
-	// changed is closed and replaced when cut changes.
+	// keep is set once something may come late: from then on links keep what passes.
+	// +checklocks:mu
+	keep bool
+	// frozen has the hosts whose links wait.
+	// +checklocks:mu
+	frozen map[string]bool
+	// changed is closed and replaced when cut or frozen changes.
 	// +checklocks:mu
 	changed chan struct{}
 }
@@ -45,9 +59,44 @@ type Net struct {
 // New makes a network without hosts.
 func New(seed uint64, faults Faults) *Net {
 	return &Net{
-		random: rand.New(rand.NewPCG(seed, 1)), faults: faults, hosts: map[string]*Host{}, cut: map[[2]string]bool{},
-		changed: make(chan struct{}),
+		seed: seed, links: map[[2]string]*link{}, faults: faults, hosts: map[string]*Host{}, cut: map[[2]string]bool{},
+		frozen: map[string]bool{}, changed: make(chan struct{}),
 	}
+}
+
+// link is one direction between two hosts, for as long as the network lives.
+type link struct {
+	random *rand.Rand
+	// packets and deltas are some of those that went over it, to come late.
+	packets, deltas kept
+}
+
+// kept holds some of what passed: once full, a new one takes the place of a random one.
+type kept [][]byte
+
+// keptSize is how many a link keeps of each kind.
+const keptSize = 16
+
+func (k *kept) add(data []byte, random *rand.Rand) {
+	if len(*k) < keptSize {
+		*k = append(*k, data)
+		return
+	}
+	(*k)[random.IntN(keptSize)] = data
+}
+
+// link returns one direction between two hosts.
+//
+// +checklocks:n.mu
+func (n *Net) link(from, to string) *link {
+	l := n.links[[2]string{from, to}]
+	if l == nil {
+		h := fnv.New64a()
+		_, _ = io.WriteString(h, from+">"+to)
+		l = &link{random: rand.New(rand.NewPCG(n.seed, h.Sum64()))}
+		n.links[[2]string{from, to}] = l
+	}
+	return l
 }
 
 // SetFaults changes what happens to what is sent from now on.
@@ -62,44 +111,102 @@ func (n *Net) Cut(from, to string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.cut[[2]string{from, to}] = true
-	close(n.changed)
-	n.changed = make(chan struct{})
+	n.tell()
 }
 
-// Heal mends all links.
+// Mend ends what Cut did to one direction.
+func (n *Net) Mend(from, to string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.cut, [2]string{from, to})
+	n.tell()
+}
+
+// Heal mends all links. Frozen hosts stay so.
 func (n *Net) Heal() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	clear(n.cut)
+	n.tell()
+}
+
+// Freeze holds up what goes from and to a host, or lets it go on, in order.
+func (n *Net) Freeze(host string, on bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.frozen[host] = on
+	n.tell()
+}
+
+// Thawed waits until a host is not frozen; false where over closes first.
+func (n *Net) Thawed(host string, over <-chan struct{}) bool {
+	return n.wait(over, func() bool { return n.frozen[host] })
+}
+
+// +checklocks:n.mu
+func (n *Net) tell() {
 	close(n.changed)
 	n.changed = make(chan struct{})
+}
+
+// wait waits while something, read under the lock, holds; false where over closes first.
+func (n *Net) wait(over <-chan struct{}, while func() bool) bool {
+	for {
+		n.mu.Lock()
+		held, changed := while(), n.changed
+		n.mu.Unlock()
+		if !held {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-over:
+			return false
+		}
+	}
 }
 
 // flight is what the network decided about one thing sent.
 type flight struct {
 	lost, repeated, reset, replayed bool
 	delay, again                    time.Duration
+	// late is an older one that comes after it; nil: none.
+	late []byte
 }
 
-func (n *Net) plan(from, to string) flight {
+// plan decides about data; which says where such data is kept for later, nil where it is not.
+func (n *Net) plan(from, to string, data []byte, which func(*link) *kept) flight {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	f := n.faults
+	f, l := n.faults, n.link(from, to)
 	delay := func() time.Duration {
 		if f.MaxDelay <= f.MinDelay {
 			return f.MinDelay
 		}
-		return f.MinDelay + time.Duration(n.random.Int64N(int64(f.MaxDelay-f.MinDelay)))
+		return f.MinDelay + time.Duration(l.random.Int64N(int64(f.MaxDelay-f.MinDelay)))
 	}
-	return flight{
-		lost:     n.cut[[2]string{from, to}] || n.random.Float64() < f.Loss,
-		repeated: n.random.Float64() < f.Repeat,
-		reset:    n.random.Float64() < f.Reset,
-		replayed: n.random.Float64() < f.Replay,
+	out := flight{
+		lost:     l.random.Float64() < f.Loss || n.cut[[2]string{from, to}],
+		repeated: l.random.Float64() < f.Repeat,
+		reset:    l.random.Float64() < f.Reset,
+		replayed: l.random.Float64() < f.Replay,
 		delay:    delay(),
 		again:    delay(),
 	}
+	if which != nil {
+		k := which(l)
+		if f.Late > 0 && l.random.Float64() < f.Late && len(*k) > 0 {
+			out.late = (*k)[l.random.IntN(len(*k))]
+		}
+		if n.keep = n.keep || f.Late > 0; n.keep {
+			k.add(data, l.random)
+		}
+	}
+	return out
 }
+
+func packets(l *link) *kept { return &l.packets }
+func deltas(l *link) *kept  { return &l.deltas }
 
 func (n *Net) isCut(from, to string) bool {
 	n.mu.Lock()
@@ -109,19 +216,7 @@ func (n *Net) isCut(from, to string) bool {
 
 // passable waits until the link carries again; false where over closes first.
 func (n *Net) passable(from, to string, over <-chan struct{}) bool {
-	for {
-		n.mu.Lock()
-		cut, changed := n.cut[[2]string{from, to}], n.changed
-		n.mu.Unlock()
-		if !cut {
-			return true
-		}
-		select {
-		case <-changed:
-		case <-over:
-			return false
-		}
-	}
+	return n.wait(over, func() bool { return n.cut[[2]string{from, to}] || n.frozen[from] || n.frozen[to] })
 }
 
 func (n *Net) host(name string) *Host {
@@ -157,9 +252,9 @@ type Packet struct {
 const queued = 1024
 
 // Attach brings a host up under a name, in place of an earlier one of that name. Its address is made from index.
-func (n *Net) Attach(name string, index byte) *Host {
+func (n *Net) Attach(name string, index int) *Host {
 	h := &Host{
-		net: n, name: name, addr: &net.TCPAddr{IP: net.IPv4(10, 0, 0, index), Port: 7946},
+		net: n, name: name, addr: &net.TCPAddr{IP: net.IPv4(10, 0, byte(index>>8), byte(index)), Port: 7946},
 		packets: make(chan Packet, queued), streams: make(chan net.Conn, queued), calls: make(chan *MessageConn, queued),
 		over: make(chan struct{}),
 	}
@@ -202,21 +297,26 @@ func (h *Host) Send(data []byte, to string) {
 	if peer == nil {
 		return
 	}
-	f := h.net.plan(h.name, peer.name)
+	data = bytes.Clone(data)
+	f := h.net.plan(h.name, peer.name, data, packets)
 	if f.lost {
 		return
 	}
-	p := Packet{Data: append([]byte(nil), data...), From: h.addr}
-	h.deliver(p, peer, f.delay)
+	h.deliver(data, peer, f.delay)
 	if f.repeated {
-		p.Data = append([]byte(nil), data...)
-		h.deliver(p, peer, f.again)
+		h.deliver(data, peer, f.again)
+	}
+	if f.late != nil {
+		h.deliver(f.late, peer, f.again)
 	}
 }
 
-func (h *Host) deliver(p Packet, to *Host, after time.Duration) {
+func (h *Host) deliver(data []byte, to *Host, after time.Duration) {
 	time.AfterFunc(after, func() {
-		p.At = time.Now()
+		if !h.net.Thawed(h.name, to.over) || !h.net.Thawed(to.name, to.over) {
+			return
+		}
+		p := Packet{Data: bytes.Clone(data), From: h.addr, At: time.Now()}
 		select {
 		case <-to.over:
 		case <-h.over:
@@ -238,7 +338,7 @@ func (h *Host) dial(to string, timeout time.Duration) (*Host, error) {
 	if !h.net.passable(h.name, peer.name, over) || !h.net.passable(peer.name, h.name, over) {
 		return nil, fmt.Errorf("dial %s: timeout", to)
 	}
-	f := h.net.plan(h.name, peer.name)
+	f := h.net.plan(h.name, peer.name, nil, nil)
 	time.Sleep(f.delay + f.again)
 	return peer, nil
 }

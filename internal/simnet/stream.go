@@ -77,7 +77,10 @@ func (s *byteStream) pump() {
 				return
 			}
 		}
-		time.Sleep(s.host.net.plan(s.host.name, s.peer.name).delay)
+		time.Sleep(s.host.net.plan(s.host.name, s.peer.name, nil, nil).delay)
+		if !s.host.net.Thawed(s.host.name, s.host.over) || !s.host.net.Thawed(s.peer.name, s.peer.over) {
+			return
+		}
 		if lost = lost || s.host.net.isCut(s.host.name, s.peer.name); lost {
 			continue
 		}
@@ -151,12 +154,23 @@ func (c *MessageConn) Send(m *replicationv1.Message) error {
 	if err != nil {
 		return fmt.Errorf("send: %w", err)
 	}
-	f := c.host.net.plan(c.host.name, c.peer.name)
+	var which func(*link) *kept
+	if m.GetDeltas() != nil {
+		which = deltas
+	}
+	f := c.host.net.plan(c.host.name, c.peer.name, data, which)
 	if f.reset {
 		_ = c.Close()
 	}
-	w := wire{data: data, at: time.Now().Add(f.delay)}
-	for range 1 + map[bool]int{true: 1}[f.replayed && m.GetHello() == nil] {
+	at := time.Now().Add(f.delay)
+	send := []wire{{data, at}}
+	if f.replayed && m.GetHello() == nil {
+		send = append(send, wire{data, at})
+	}
+	if f.late != nil {
+		send = append(send, wire{f.late, at})
+	}
+	for _, w := range send {
 		select {
 		case <-c.done:
 			return io.ErrClosedPipe

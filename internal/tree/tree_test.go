@@ -32,8 +32,9 @@ var mayImport = map[string][]string{
 	// What a user may import: the options and the contract.
 	"examples": {"proto/holdfast/v1"},
 	// A test from outside knows the product by its wires only. It drives the examples' services.
-	"e2e":   {"proto", "examples"},
-	"bench": {"proto", "examples", "e2e/rig"},
+	"e2e": {"proto", "examples"},
+	// bench/disk compares the log with others of its kind.
+	"bench": {"proto", "examples", "e2e/rig", "statestore/wal"},
 }
 
 // noInternal are the folders that may not even import internal/.
@@ -41,7 +42,8 @@ var noInternal = []string{"proto", "examples", "e2e"}
 
 // pure packages decide and compute. They start no goroutine, so that every interleaving is the caller's to script.
 var pure = []string{
-	"filter", "filter/grpcframe", "filter/entitykey", "filter/statefield", "statestore/crdt", "xds/ir", "xds/translate",
+	"filter", "filter/grpcframe", "filter/entitykey", "filter/statefield", "statestore/crdt", "statestore/slots", "replication/level", "replication/gossip/rounds",
+	"replication/gossip/settle", "xds/ir", "xds/translate",
 	"xds/bootstrap", "internal/placement", "internal/frame", "internal/mesh", "controlplane/api/v1alpha1",
 }
 

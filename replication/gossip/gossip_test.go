@@ -12,7 +12,9 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/holdfast-mesh/holdfast/internal/simnet"
+	configv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/config/v1"
 	replicationv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/replication/v1"
+	storev1 "github.com/holdfast-mesh/holdfast/proto/holdfast/store/v1"
 	"github.com/holdfast-mesh/holdfast/replication/gossip"
 	"github.com/holdfast-mesh/holdfast/replication/gossip/sim"
 )
@@ -22,14 +24,20 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 var calm = simnet.Faults{MinDelay: 100 * time.Microsecond, MaxDelay: time.Millisecond}
 
 type store struct {
-	*sim.Counters
-	member  *sim.Member
-	replica uint64
+	*sim.Store
+	member *sim.Member
+	index  byte
+	dead   bool
 }
 
 // add counts one and pushes it.
 func (s *store) add(key string) {
-	s.member.Node.Publish([]*replicationv1.Delta{s.Add("t", key, s.replica, 1)})
+	s.member.Node.Publish([]*replicationv1.Delta{s.Add("t", key, 1)})
+}
+
+// remove deletes an entity and pushes that.
+func (s *store) remove(key string) {
+	s.member.Node.Publish([]*replicationv1.Delta{s.Delete("t", key)})
 }
 
 func keys(t *testing.T) [][]byte {
@@ -41,30 +49,80 @@ func keys(t *testing.T) [][]byte {
 	return k
 }
 
-func start(t *testing.T, n *simnet.Net, index byte, replica uint64, engine *sim.Counters) *store {
+func node(index byte) string { return fmt.Sprint("node-", index) }
+
+func counters(names ...string) map[string]*configv1.Shape {
+	return sim.Types(configv1.Model_MODEL_GCOUNTER, names...)
+}
+
+// configuration has type t on all of the members.
+func configuration(epoch uint64, members ...byte) *storev1.Configure {
+	c := &storev1.Configure{Placement: &configv1.Placement{Epoch: epoch, Seed: 7}, Types: []*configv1.EntityType{{Type: "t"}}}
+	for _, m := range members {
+		c.Placement.Members = append(c.Placement.Members, &configv1.Member{Name: node(m), Weight: 1})
+	}
+	return c
+}
+
+func start(t *testing.T, n *simnet.Net, index byte, engine *sim.Store, change ...func(*gossip.Config)) *store {
 	t.Helper()
-	m, err := sim.Start(n, index, gossip.Config{
-		Node: fmt.Sprint("node-", index), Replica: replica, Keys: keys(t), Engine: engine,
+	cfg := gossip.Config{
+		Node: node(index), Replica: engine.Replica(), Keys: keys(t), Engine: engine,
 		Join: []string{"10.0.0.1:7946", "10.0.0.2:7946"}, Logger: slog.New(slog.DiscardHandler), Seed: uint64(index),
-	})
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	m, err := sim.Start(n, int(index), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &store{Counters: engine, member: m, replica: replica}
+	return &store{Store: engine, member: m, index: index}
 }
 
-func mesh(t *testing.T, n *simnet.Net, size int) []*store {
+// fresh makes an engine for a member's first incarnation.
+func fresh(index byte) *sim.Store {
+	return sim.NewStore(node(index), uint64(index)<<32|1, counters("t"))
+}
+
+// mesh starts stores that are all placed for everything.
+func mesh(t *testing.T, n *simnet.Net, size int, change ...func(*gossip.Config)) []*store {
 	t.Helper()
 	var out []*store
+	var members []byte
 	for i := range size {
-		out = append(out, start(t, n, byte(i+1), uint64(i+1)<<32, sim.NewCounters("t")))
+		members = append(members, byte(i+1))
+	}
+	for _, i := range members {
+		s := start(t, n, i, fresh(i), change...)
+		s.member.Node.Configure(configuration(1, members...))
+		out = append(out, s)
 	}
 	return out
 }
 
+// restart crashes a store and brings it back with a disk, under a new identity.
+func (s *store) restart(t *testing.T, n *simnet.Net, disk *sim.Store, c *storev1.Configure) *store {
+	t.Helper()
+	s.crash()
+	again := start(t, n, s.index, disk)
+	again.member.Node.Configure(c)
+	return again
+}
+
+func (s *store) crash() {
+	if !s.dead {
+		s.dead = true
+		s.member.Crash()
+	}
+}
+
 func stop(stores ...*store) {
 	for _, s := range stores {
-		s.member.Close()
+		if !s.dead {
+			s.dead = true
+			s.member.Close()
+		}
 	}
 	// Memberlist's last probes end by their timers, and the bubble's time stands still after the test's end.
 	time.Sleep(time.Minute)
@@ -112,6 +170,18 @@ func equal(stores []*store) func() bool {
 	}
 }
 
+// counts is true once all have a counter's value.
+func counts(stores []*store, key string, want uint64) func() bool {
+	return func() bool {
+		for _, s := range stores {
+			if s.Values()["t/"+key] != want {
+				return false
+			}
+		}
+		return true
+	}
+}
+
 func TestDeltasArePushedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stores := mesh(t, simnet.New(1, calm), 5)
@@ -133,7 +203,7 @@ func TestAntiEntropyRepairsAlone(t *testing.T) {
 		defer stop(stores...)
 		within(t, 5*time.Second, "all connected", connected(stores))
 		for i := range 800 {
-			stores[i%3].Add("t", fmt.Sprint("k", i), stores[i%3].replica, 1) // Not published.
+			stores[i%3].Add("t", fmt.Sprint("k", i), 1) // Not published.
 		}
 		took := within(t, 10*time.Second, "repaired", equal(stores))
 		if n := len(stores[0].Values()); n != 800 {
@@ -192,16 +262,11 @@ func TestRestartUnderTheSameNameWithANewIdentity(t *testing.T) {
 		defer func() { stop(stores...) }()
 		within(t, 5*time.Second, "all connected", connected(stores))
 		for i := range 5 {
-			stores[1].member.Crash()
-			// What it counted before is on its disk, what it does now counts under another identity.
-			stores[1] = start(t, n, 2, stores[1].replica+1, stores[1].Counters)
+			stores[1] = stores[1].restart(t, n, stores[1].Restart(stores[1].Replica()+1), configuration(1, 1, 2, 3))
 			stores[1].add("k")
 			stores[0].add("k")
-			within(t, 5*time.Second, "equal", equal(stores))
+			within(t, 5*time.Second, "counted", counts(stores, "k", uint64(2*(i+1))))
 			within(t, 5*time.Second, "all connected", connected(stores))
-			if got, want := stores[2].Values()["t/k"], uint64(2*(i+1)); got != want {
-				t.Fatalf("counter %d, want %d", got, want)
-			}
 		}
 	})
 }
@@ -210,14 +275,14 @@ func TestUnknownTypeIsRepairedOnceKnown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stores := mesh(t, simnet.New(5, calm), 2)
 		defer stop(stores...)
-		stores[1].SetTypes()
+		stores[1].SetTypes(nil)
 		within(t, 5*time.Second, "all connected", connected(stores))
 		stores[0].add("k")
 		time.Sleep(5 * time.Second)
 		if got := stores[1].Values(); len(got) != 0 {
 			t.Errorf("merged %v of a type that was not known", got)
 		}
-		stores[1].SetTypes("t")
+		stores[1].SetTypes(counters("t"))
 		within(t, 5*time.Second, "equal", equal(stores))
 	})
 }
@@ -231,7 +296,7 @@ func TestOverflowIsRepaired(t *testing.T) {
 		n.Cut("node-1", "node-2")
 		var deltas []*replicationv1.Delta
 		for i := range 400 {
-			d := stores[0].Add("t", fmt.Sprint(strings.Repeat("k", 1<<15), i), stores[0].replica, 1)
+			d := stores[0].Add("t", fmt.Sprint(strings.Repeat("k", 1<<15), i), 1)
 			deltas = append(deltas, d)
 		}
 		stores[0].member.Node.Publish(deltas) // 13 MiB, more than a queue holds.
@@ -264,7 +329,7 @@ func TestStrangersStayOut(t *testing.T) {
 				defer stop(stores...)
 				within(t, 5*time.Second, "all connected", connected(stores))
 				cfg := gossip.Config{
-					Node: "stranger", Replica: 99, Keys: keys(t), Engine: sim.NewCounters("t"), Join: []string{"10.0.0.1:7946"},
+					Node: "stranger", Replica: 99, Keys: keys(t), Engine: sim.NewStore("stranger", 99, counters("t")), Join: []string{"10.0.0.1:7946"},
 					Logger: slog.New(slog.DiscardHandler),
 				}
 				change(&cfg)
@@ -288,7 +353,7 @@ func TestStrangersStayOut(t *testing.T) {
 
 func TestStartRefuses(t *testing.T) {
 	good := gossip.Config{
-		Node: "a", Replica: 1, Bind: "127.0.0.1:0", PeerAddress: "p", Engine: sim.NewCounters(), Dialer: gossip.Dialer(nil),
+		Node: "a", Replica: 1, Bind: "127.0.0.1:0", PeerAddress: "p", Engine: sim.NewStore("a", 1, nil), Dialer: gossip.Dialer(nil),
 	}
 	for name, change := range map[string]func(*gossip.Config){
 		"no dialer":  func(*gossip.Config) {},

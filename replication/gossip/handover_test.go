@@ -3,105 +3,101 @@ package gossip_test
 import (
 	"context"
 	"fmt"
-	"log/slog"
-	"path/filepath"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
-	"github.com/holdfast-mesh/holdfast/internal/peercred"
-	"github.com/holdfast-mesh/holdfast/replication/gossip"
-	"github.com/holdfast-mesh/holdfast/replication/gossip/grpcpeer"
-	"github.com/holdfast-mesh/holdfast/replication/gossip/sim"
+	"github.com/holdfast-mesh/holdfast/internal/simnet"
 )
 
-// A store that leaves gives what nobody was told of: nothing here is ever published, and rounds of anti-entropy are rarer
-// than the test is long.
+// A store that leaves gives what nobody was told of, and takes nothing.
 func TestHandOver(t *testing.T) {
-	log := slog.New(slog.DiscardHandler)
-	dir := t.TempDir()
-	start := func(index int, join ...string) (*gossip.Node, *sim.Counters) {
-		engine := sim.NewCounters("t", "u", "empty")
-		client := grpcpeer.NewClient(grpcpeer.ClientConfig{Resolve: func(string) (string, bool) { return "", false }})
-		socket := filepath.Join(dir, fmt.Sprint(index))
-		l, err := peercred.Listen(socket, log)
-		if err != nil {
-			t.Fatal(err)
-		}
-		n, err := gossip.Start(gossip.Config{
-			Node: fmt.Sprint("node-", index), Replica: uint64(index), Keys: keys(t), Engine: engine, Dialer: client, Join: join,
-			Bind: "127.0.0.1:0", PeerAddress: "unix:" + socket, Logger: log,
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		server := grpcpeer.NewServer(grpcpeer.ServerConfig{Accept: n.Accept, Logger: log})
-		done := make(chan error, 1)
-		go func() { done <- server.Serve(l) }()
-		t.Cleanup(func() {
-			_ = n.Close()
-			server.Stop()
-			client.Close()
-			<-done
-		})
-		return n, engine
-	}
-	first, mine := start(1)
-	second, theirs := start(2, first.Address())
-	third, others := start(3, first.Address())
-	wait(t, func() bool { return streams(first) == 2 && streams(second) == 2 && streams(third) == 2 })
-	for i := range 500 {
-		mine.Add("t", fmt.Sprint("key-", i), 1, 1)
-	}
-	mine.Add("u", "only", 1, 7)
-	theirs.Add("t", "key-0", 2, 5)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	if err := first.HandOver(ctx); err != nil {
-		t.Fatal(err)
-	}
-	for name, e := range map[string]*sim.Counters{"second": theirs, "third": others} {
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New(51, calm)
+		stores := mesh(t, n, 3)
+		within(t, 5*time.Second, "all connected", connected(stores))
 		for i := range 500 {
-			key := fmt.Sprint("key-", i)
-			if have, want := e.Values()["t/"+key], mine.Values()["t/"+key]; have < want {
-				t.Errorf("%s has %s = %d, want at least %d", name, key, have, want)
+			stores[0].Add("t", fmt.Sprint("key-", i), 1)
+		}
+		stores[1].Add("t", "key-0", 5)
+		stores[1].Add("t", "theirs", 5)
+		mine := stores[0].Values()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		if err := stores[0].member.Node.HandOver(ctx); err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range stores[1:] {
+			have := s.Values()
+			for key, want := range mine {
+				if have[key] < want {
+					t.Errorf("%s has %s = %d, want at least %d", node(s.index), key, have[key], want)
+				}
 			}
 		}
-		if got := e.Values()["u/only"]; got != 7 {
-			t.Errorf("%s has only = %d, want 7", name, got)
+		if got := stores[0].Values()["t/theirs"]; got != 0 {
+			t.Errorf("it took %d", got)
 		}
-	}
+		stop(stores...)
+	})
 }
 
-func streams(n *gossip.Node) (count int) {
-	for _, p := range n.Peers() {
-		if p.GetConnected() {
-			count++
+// Each slot goes to the members that are placed for it.
+func TestHandOverByPlacement(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New(52, calm)
+		stores, c := sparse(t, n, 4)
+		key, placed, outside := elsewhere(t, c, stores)
+		outside.Add("t", key, 1)
+		for i := range 100 {
+			outside.Add("t", fmt.Sprint("key-", i), 1)
 		}
-	}
-	return count
+		if err := outside.member.Node.HandOver(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if !counts(placed, key, 1)() {
+			t.Errorf("its replicas have %v and %v", placed[0].Values()["t/"+key], placed[1].Values()["t/"+key])
+		}
+		total := 0
+		for _, s := range stores {
+			if s != outside {
+				total += len(s.Values())
+			}
+		}
+		if own := 101 * 2; total > own {
+			t.Errorf("the others have %d entities, want at most %d", total, own)
+		}
+		stop(stores...)
+	})
 }
 
-func wait(t *testing.T, ok func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatal("not within 10s")
+func TestHandOverTellsWhoLacksWhat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New(53, calm)
+		stores := mesh(t, n, 3)
+		within(t, 5*time.Second, "all connected", connected(stores))
+		stores[0].Add("t", "k", 1)
+		stores[2].Refuse(func(string) bool { return true })
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		err := stores[0].member.Node.HandOver(ctx)
+		if err == nil || !strings.Contains(err.Error(), "node-3") || strings.Contains(err.Error(), "node-2") {
+			t.Errorf("handed over: %v", err)
 		}
-		time.Sleep(time.Millisecond)
-	}
+		if got := stores[1].Values()["t/k"]; got != 1 {
+			t.Errorf("the other one has %d", got)
+		}
+		stop(stores...)
+	})
 }
 
 func TestHandOverToNobody(t *testing.T) {
-	client := grpcpeer.NewClient(grpcpeer.ClientConfig{Resolve: func(string) (string, bool) { return "", false }})
-	n, err := gossip.Start(gossip.Config{
-		Node: "alone", Replica: 1, Keys: keys(t), Engine: sim.NewCounters("t"), Dialer: client,
-		Bind: "127.0.0.1:0", PeerAddress: "unix:/nowhere", Logger: slog.New(slog.DiscardHandler),
+	synctest.Test(t, func(t *testing.T) {
+		stores := mesh(t, simnet.New(54, calm), 1)
+		if err := stores[0].member.Node.HandOver(t.Context()); err != nil {
+			t.Error(err)
+		}
+		stop(stores...)
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := n.HandOver(t.Context()); err != nil {
-		t.Error(err)
-	}
 }

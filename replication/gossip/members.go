@@ -47,7 +47,6 @@ func (n *Node) createList() (*memberlist.Memberlist, error) {
 	mc.EnableCompression = false
 	mc.Logger = log.New(&logWriter{n.cfg.Logger.With("node", n.cfg.Node)}, "", 0)
 	mc.Delegate, mc.Events = delegate{n}, delegate{n}
-	mc.Transport = n.cfg.Transport
 	host, port, err := net.SplitHostPort(n.cfg.Bind)
 	if err != nil {
 		return nil, fmt.Errorf("bind address: %w", err)
@@ -61,12 +60,25 @@ func (n *Node) createList() (*memberlist.Memberlist, error) {
 		if mc.Keyring, err = memberlist.NewKeyring(n.cfg.Keys, n.cfg.Keys[0]); err != nil {
 			return nil, fmt.Errorf("keys: %w", err)
 		}
+		n.keyring = mc.Keyring
 	}
 	mc.GossipVerifyIncoming, mc.GossipVerifyOutgoing = true, true
 	if m, err := json.Marshal(n.meta()); err != nil || len(m) > memberlist.MetaMaxSize {
 		return nil, fmt.Errorf("peer address %q is too long", n.cfg.PeerAddress)
 	}
-	return memberlist.Create(mc)
+	transport, err := newCuttable(n.cfg.Transport, &n.cutset, mc, mc.Logger)
+	if err != nil {
+		return nil, err
+	}
+	mc.Transport = transport
+	n.wg.Go(transport.run)
+	list, err := memberlist.Create(mc)
+	if err != nil {
+		_ = transport.Shutdown()
+		n.wg.Wait()
+		return nil, err
+	}
+	return list, nil
 }
 
 func (n *Node) meta() meta {
@@ -105,7 +117,7 @@ func (n *Node) present(node *memberlist.Node) {
 		m.peer.cancel()
 	}
 	ctx, cancel := context.WithCancel(n.ctx)
-	p := &peer{node: n, name: node.Name, meta: told, queue: newPushQueue(), cancel: cancel}
+	p := &peer{node: n, name: node.Name, meta: told, queue: newPushQueue(), cancel: cancel, redial: make(chan struct{}, 1)}
 	m.peer = p
 	n.wg.Go(func() { p.run(ctx) })
 	n.countLocked()
@@ -151,7 +163,7 @@ func (n *Node) keepJoined() {
 		if alone {
 			wait = joinAlone
 		}
-		pause(n.ctx, n.jitter(wait))
+		pauseUntil(n.ctx, n.jitter(wait), n.rejoin)
 	}
 }
 

@@ -9,13 +9,15 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/memberlist"
 	"github.com/prometheus/client_golang/prometheus"
 
-	replicationv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/replication/v1"
 	storev1 "github.com/holdfast-mesh/holdfast/proto/holdfast/store/v1"
+	"github.com/holdfast-mesh/holdfast/replication/gossip/settle"
+	"github.com/holdfast-mesh/holdfast/statestore/crdt"
 )
 
 // Config configures a Node.
@@ -44,17 +46,33 @@ type Config struct {
 	Transport Transport
 	// Seed seeds the choices of peers and pauses; 0 draws one.
 	Seed uint64
+	// MaxVersion is the newest version of the wire form to speak; 0 is WireVersion.
+	MaxVersion uint32
 }
 
 // Node is this store's part in the mesh. It is safe for concurrent use.
 type Node struct {
-	cfg      Config
-	exchange *exchange
-	metrics  *metrics
-	list     *memberlist.Memberlist
-	ctx      context.Context
-	cancel   context.CancelFunc
-	wg       sync.WaitGroup
+	cfg        Config
+	metrics    *metrics
+	list       *memberlist.Memberlist
+	keyring    *memberlist.Keyring
+	layout     atomic.Pointer[layout]
+	cutset     atomic.Pointer[cutset]
+	identities *identities
+	acks       *acks
+	claims     *claims
+	extras     *extras
+	rights     rights
+	// rejoin ends the pause before lost members are looked for.
+	rejoin chan struct{}
+	// dialing has an entry for each peer that is being dialed.
+	dialing chan struct{}
+	ctx     context.Context
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
+
+	// keysMu makes changes of the keyring one after another.
+	keysMu sync.Mutex
 
 	// mu guards what follows. Memberlist's callbacks take it while memberlist's own locks are held: nothing of memberlist
 	// may be called under it.
@@ -66,6 +84,15 @@ type Node struct {
 	// accepted has the newest stream of each peer that dialed this store.
 	// +checklocks:mu
 	accepted map[string]*session
+	// sessions has all streams.
+	// +checklocks:mu
+	sessions map[*session]struct{}
+	// interests has what each peer declared on its newest stream.
+	// +checklocks:mu
+	interests map[string]map[settle.Slot]struct{}
+	// told has why each peer was last refused.
+	// +checklocks:mu
+	told map[string]string
 	// +checklocks:mu
 	random *rand.Rand
 }
@@ -79,6 +106,11 @@ func Start(cfg Config) (*Node, error) {
 		return nil, errors.New("gossip: engine and dialer are needed")
 	case len(cfg.Keys) == 0 && !cfg.Insecure:
 		return nil, errors.New("gossip: refusing to run without a key; whoever reaches the port could join")
+	case cfg.MaxVersion != 0 && (cfg.MaxVersion < OldestWireVersion || cfg.MaxVersion > WireVersion):
+		return nil, fmt.Errorf("gossip: version %d is not spoken here, %d to %d are", cfg.MaxVersion, OldestWireVersion, WireVersion)
+	}
+	if cfg.MaxVersion == 0 {
+		cfg.MaxVersion = WireVersion
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
@@ -91,9 +123,18 @@ func Start(cfg Config) (*Node, error) {
 	}
 	n := &Node{
 		cfg: cfg, metrics: newMetrics(cfg.Metrics), members: map[string]*member{}, accepted: map[string]*session{},
-		random: rand.New(rand.NewPCG(cfg.Seed, cfg.Replica)),
+		sessions: map[*session]struct{}{}, interests: map[string]map[settle.Slot]struct{}{}, told: map[string]string{},
+		identities: newIdentities(cfg.Node, cfg.Replica, cfg.Engine),
+		claims:     &claims{self: cfg.Node, slots: map[settle.Slot]*claim{}},
+		extras:     newExtras(),
+		rights:     rights{asked: map[entity]*question{}},
+		rejoin:     make(chan struct{}, 1),
+		dialing:    make(chan struct{}, maxDialing),
+		random:     rand.New(rand.NewPCG(cfg.Seed, cfg.Replica)),
 	}
-	n.exchange = &exchange{engine: cfg.Engine, metrics: n.metrics}
+	n.acks = &acks{
+		self: cfg.Node, layout: &n.layout, waiting: map[settle.Slot][]*waiter{}, acked: map[string]map[settle.Slot]*crdt.Context{},
+	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.metrics.members.Set(1)
 	list, err := n.createList()
@@ -104,37 +145,56 @@ func Start(cfg Config) (*Node, error) {
 	n.list = list
 	n.wg.Go(n.keepJoined)
 	n.wg.Go(n.repair)
+	n.wg.Go(n.compareExtras)
+	n.wg.Go(n.settleDown)
 	return n, nil
+}
+
+// Configure replaces the entity types and the placement, by which deltas are pushed and slots compared. Until it is first
+// called this store is a member and no more.
+func (n *Node) Configure(c *storev1.Configure) {
+	l, err := newLayout(c)
+	if err != nil {
+		n.cfg.Logger.Error("placement not taken", "error", err)
+		return
+	}
+	if old := n.layout.Load(); old != nil && old.epoch > l.epoch {
+		n.cfg.Logger.Warn("older placement not taken", "epoch", l.epoch, "have", old.epoch)
+		return
+	}
+	n.layout.Store(l)
+	n.identities.moved()
+	n.acks.changed()
+	n.mu.Lock()
+	for s := range n.sessions {
+		if s.dialed {
+			n.declareEpoch(s)
+			s.round()
+		}
+	}
+	n.mu.Unlock()
+	signal(n.extras.kick)
+	signal(n.identities.kick)
 }
 
 // Address is where memberlist listens.
 func (n *Node) Address() string { return n.list.LocalNode().Address() }
-
-// Publish pushes deltas to all peers. It never blocks; what a peer's queue can't take anti-entropy brings.
-func (n *Node) Publish(deltas []*replicationv1.Delta) {
-	if len(deltas) == 0 {
-		return
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for _, m := range n.members {
-		if m.peer != nil {
-			n.metrics.dropped.Add(float64(m.peer.queue.add(deltas)))
-		}
-	}
-}
 
 // Accept serves a stream that another store dialed, until it ends or ctx does.
 func (n *Node) Accept(ctx context.Context, conn Conn) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(n.ctx, cancel)()
-	hello, err := greet(ctx, conn, n.hello())
+	hello, version, err := greet(ctx, conn, n.hello())
+	if err == nil && n.isCut(hello.GetNode()) {
+		err = errCut
+	}
 	if err != nil {
 		_ = conn.Close()
+		n.refused(acceptedPeer, err)
 		return err
 	}
-	s := newSession(n.exchange, conn, nil)
+	s := n.newSession(conn, hello, version, nil)
 	name := hello.GetNode()
 	ctx, replace := context.WithCancelCause(ctx)
 	defer replace(nil)
@@ -149,6 +209,7 @@ func (n *Node) Accept(ctx context.Context, conn Conn) error {
 		old.stop(errReplaced)
 	}
 	n.accepted[name] = s
+	delete(n.interests, name) // It declares its interest anew.
 	n.wg.Add(1)
 	n.mu.Unlock()
 	defer n.wg.Done()
@@ -157,10 +218,14 @@ func (n *Node) Accept(ctx context.Context, conn Conn) error {
 		defer n.mu.Unlock()
 		if n.accepted[name] == s {
 			delete(n.accepted, name)
+			delete(n.interests, name)
 		}
 	}()
 	return s.run(ctx)
 }
+
+// acceptedPeer stands for who dialed, where refusals are told.
+const acceptedPeer = "(who dialed)"
 
 // Peers tells the state of all other members: alive (and this store pushes to it), suspect (said to be alive, but there is
 // no stream to it), dead (or gone).
@@ -187,7 +252,7 @@ func (n *Node) Peers() []*storev1.Peer {
 func (n *Node) PeerAddress(node string) (string, bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if m := n.members[node]; m != nil && m.peer != nil {
+	if m := n.members[node]; m != nil && m.peer != nil && !n.isCut(node) {
 		return m.peer.meta.Peer, true
 	}
 	return "", false
@@ -224,7 +289,18 @@ func (n *Node) Kill() {
 func (n *Node) stop() {
 	n.cancel()
 	_ = n.list.Shutdown()
+	n.acks.close()
 	n.wg.Wait()
+}
+
+// begin lets a goroutine of the node's begin; n.wg.Done must follow where it says true.
+func (n *Node) begin() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.closed {
+		n.wg.Add(1)
+	}
+	return !n.closed
 }
 
 // close makes the node take nobody in any more; false where it was closed before.
@@ -236,14 +312,11 @@ func (n *Node) close() bool {
 	return !was
 }
 
-func (n *Node) hello() *replicationv1.Hello {
-	return &replicationv1.Hello{Version: wireVersion, Node: n.cfg.Node, Replica: n.cfg.Replica}
-}
-
 // repair opens rounds of anti-entropy with random peers.
 func (n *Node) repair() {
 	for n.ctx.Err() == nil {
 		pause(n.ctx, antiEntropyInterval-antiEntropySpread+n.random63(2*antiEntropySpread))
+		n.hold()
 		n.mu.Lock()
 		var streams []*session
 		for _, m := range n.members {

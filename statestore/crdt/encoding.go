@@ -5,16 +5,8 @@ import (
 	"fmt"
 )
 
-const encodingVersion = 1
-
-func appendReplica(dst []byte, replica uint64) []byte {
-	return binary.BigEndian.AppendUint64(dst, replica)
-}
-
-func appendBytes[T ~string | ~[]byte](dst []byte, b T) []byte {
-	dst = binary.AppendUvarint(dst, uint64(len(b)))
-	return append(dst, b...)
-}
+// encodingVersion 1 never left development.
+const encodingVersion = 2
 
 // reader takes an encoding apart. After the first failure every read returns zero and err stays.
 type reader struct {
@@ -95,4 +87,36 @@ func (r *reader) dot(last Dot) Dot {
 		r.fail("dots out of order")
 	}
 	return d
+}
+
+func appendDot(dst []byte, d Dot) []byte {
+	dst = binary.BigEndian.AppendUint64(dst, d.Replica)
+	return binary.AppendUvarint(dst, d.Seq)
+}
+
+func appendBytes[T ~string | ~[]byte](dst []byte, b T) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(b)))
+	return append(dst, b...)
+}
+
+// cutUint takes a varint off s, which is known to begin with one.
+func cutUint(s string) (uint64, string) {
+	if len(s) > 0 && s[0] < 0x80 {
+		return uint64(s[0]), s[1:]
+	}
+	v := uint64(0)
+	for i := 0; i < len(s); i++ {
+		v |= uint64(s[i]&0x7f) << (7 * i)
+		if s[i] < 0x80 {
+			return v, s[i+1:]
+		}
+	}
+	return 0, ""
+}
+
+// cutReplica takes a replica off s, which is known to begin with one.
+func cutReplica(s string) (uint64, string) {
+	_ = s[7]
+	return uint64(s[0])<<56 | uint64(s[1])<<48 | uint64(s[2])<<40 | uint64(s[3])<<32 |
+		uint64(s[4])<<24 | uint64(s[5])<<16 | uint64(s[6])<<8 | uint64(s[7]), s[8:]
 }

@@ -7,22 +7,13 @@ import (
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
-	holdfastv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/v1"
+	configv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/config/v1"
 )
 
-// drawWorld runs some steps.
-func drawWorld(t *rapid.T, k kind) *world {
-	w := newWorld(k, 3)
-	for range rapid.IntRange(0, 12).Draw(t, "steps") {
-		w.step(t)
-	}
-	return w
-}
-
 func TestLaws(t *testing.T) {
-	each(t, func(t *testing.T, k kind) {
+	each(t, func(t *testing.T, p *configv1.Shape) {
 		rapid.Check(t, func(t *rapid.T) {
-			w := drawWorld(t, k)
+			w := drawWorld(t, p)
 			checkLaws(t, w.state(t, "a"), w.state(t, "b"), w.state(t, "c"))
 		})
 	})
@@ -36,135 +27,125 @@ func checkLaws(t fataler, a, b, c State) {
 	// Inflationary: nothing of a or b is news to their join.
 	wantSame(t, "inflationary", joined(t, ab, a), ab)
 	wantSame(t, "inflationary", joined(t, ab, b), ab)
-	if merge(t, ab.Clone(), a) || merge(t, ab.Clone(), b) {
+	if x, y := ab, ab; merge(t, &x, a) || merge(t, &y, b) {
 		t.Fatalf("merge said that it changed what it did not")
 	}
-	if changed := merge(t, a.Clone(), b); changed == same(a, ab) {
-		t.Fatalf("merge said changed=%v", changed)
+	if x := a; merge(t, &x, b) == alike(a, ab) {
+		t.Fatalf("merge of %s into %s said otherwise", show(b), show(a))
 	}
 	for _, s := range []State{a, b, c, ab} {
-		again, err := Decode(s.Append(nil))
-		if err != nil {
-			t.Fatalf("decode of %s: %v", show(s), err)
-		}
-		wantSame(t, "encoding", again, s)
-		if !proto.Equal(again.Value(), s.Value()) || again.Exists() != s.Exists() || again.Bottom() != s.Bottom() {
-			t.Fatalf("equal states, unequal values: %v, %v", again.Value(), s.Value())
-		}
-		if s.Exists() != (s.Value() != nil) {
-			t.Fatalf("exists=%v with value %v", s.Exists(), s.Value())
-		}
+		checkEncoding(t, s)
+	}
+}
+
+func checkEncoding(t fataler, s State) {
+	again, err := Decode(s.Append(nil))
+	if err != nil {
+		t.Fatalf("decode of %s: %v", show(s), err)
+	}
+	wantSame(t, "encoding", again, s)
+	if !proto.Equal(again.Value(testView), s.Value(testView)) || again.Exists() != s.Exists() || again.Bottom() != s.Bottom() {
+		t.Fatalf("equal states, unequal values: %v, %v", again.Value(testView), s.Value(testView))
+	}
+	if s.Exists() != (s.Value(testView) != nil) {
+		t.Fatalf("exists=%v with value %v", s.Exists(), s.Value(testView))
+	}
+	live, err := Decode(s.AppendLive(nil))
+	if err != nil {
+		t.Fatalf("decode of the live dots of %s: %v", show(s), err)
+	}
+	if !proto.Equal(live.Value(testView), s.Value(testView)) || live.Residue() != nil {
+		t.Fatalf("live dots alone: %s is not %s", show(live), show(s))
+	}
+	live.Hold(s.Context())
+	wantAlike(t, "live dots and context", live, s)
+	if seen := s.Context(); !bytes.Equal(seen.Append(nil), s.Context().Clone().Append(nil)) {
+		t.Fatalf("context changes as it is read")
 	}
 }
 
 // All replicas are equal once all have all, however it came: deltas in any order, doubled, or whole states.
 func TestDeltasAndWholeStatesAreEquivalent(t *testing.T) {
-	each(t, func(t *testing.T, k kind) {
+	each(t, func(t *testing.T, p *configv1.Shape) {
 		rapid.Check(t, func(t *rapid.T) {
-			w := drawWorld(t, k)
+			w := drawWorld(t, p)
 			byState := joined(t, w.replicas...)
-			order := rapid.Permutation(indexes(len(w.deltas))).Draw(t, "order")
-			byDelta := k.bottom()
-			for _, i := range order {
-				merge(t, byDelta, w.deltas[i])
+			byDelta := bottom(p)
+			order := rapid.Permutation(w.deltas).Draw(t, "order")
+			for _, d := range order {
+				merge(t, &byDelta, d)
 				if rapid.IntRange(0, 3).Draw(t, "doubled") == 0 {
-					merge(t, byDelta, w.deltas[i])
+					merge(t, &byDelta, d)
 				}
 			}
 			wantSame(t, "all deltas, and all states", byDelta, byState)
 			// Some deltas lost, then one round of anti-entropy.
-			late := k.bottom()
-			for _, i := range order {
+			late := bottom(p)
+			for _, d := range order {
 				if rapid.Bool().Draw(t, "arrives") {
-					merge(t, late, w.deltas[i])
+					merge(t, &late, d)
 				}
 			}
-			merge(t, late, byState)
+			merge(t, &late, byState)
 			wantSame(t, "some deltas then the state", late, byState)
-			for _, d := range w.deltas {
-				if got, whole := len(d.Append(nil)), len(byState.Append(nil)); k.model == gcounterModel && got > whole {
-					t.Fatalf("delta of %d bytes, state of %d", got, whole)
-				}
+			// And one delta of all, as of a commit.
+			if len(order) > 0 {
+				commit := joined(t, order...)
+				at := bottom(p)
+				merge(t, &at, commit)
+				wantSame(t, "one delta of all", at, byState)
 			}
 		})
 	})
 }
 
-func indexes(n int) []int {
-	out := make([]int, n)
-	for i := range out {
-		out[i] = i
-	}
-	return out
+// A delta is no longer than the state that it leads to, as that would be sent instead, plus what it says of what is gone:
+// the replaced dots and the names of emptied members.
+func TestDeltasAreSmall(t *testing.T) {
+	each(t, func(t *testing.T, p *configv1.Shape) {
+		rapid.Check(t, func(t *rapid.T) {
+			w := drawWorld(t, p)
+			s := joined(t, w.replicas...)
+			d, err := s.Delta(operation(t, p, false), Mutator{Replica: 9, Seq: 1, Now: 1000, Node: node(1)})
+			if err != nil {
+				return
+			}
+			after := joined(t, s, d)
+			delta, whole, gone := len(d.AppendLive(nil)), len(after.AppendLive(nil)), len(d.Context().Append(nil))
+			if delta > whole || len(d.Append(nil)) > whole+gone+32 {
+				t.Fatalf("delta of %d bytes and %d with its context, state of %d", delta, len(d.Append(nil)), whole)
+			}
+		})
+	})
 }
 
-// A delta is the change: merging it is what the operation means, and Delta itself changes nothing.
-func TestDeltaChangesNothing(t *testing.T) {
-	each(t, func(t *testing.T, k kind) {
+// Delta itself changes nothing, and takes dots in order without a hole, exactly where it is not bottom.
+func TestDeltaTakesDots(t *testing.T) {
+	each(t, func(t *testing.T, p *configv1.Shape) {
 		rapid.Check(t, func(t *rapid.T) {
-			s := drawWorld(t, k).state(t, "state")
+			s := drawWorld(t, p).state(t, "state")
 			before := s.Append(nil)
-			if _, err := s.Delta(k.operation(t), Mutator{Replica: 9, Now: 1000}); err != nil {
+			d, err := s.Delta(operation(t, p, false), Mutator{Replica: 9, Seq: 5, Now: 1000, Node: node(1)})
+			if err != nil && p.Model == bcounterModel {
+				return
+			}
+			if err != nil {
 				t.Fatalf("%v", err)
 			}
 			if !bytes.Equal(before, s.Append(nil)) {
 				t.Fatalf("delta changed the state")
 			}
+			taken := d.Context().Only(9)
+			if d.Bottom() != taken.Empty() || !d.Bottom() && len(taken.runs) != 1 || !d.Bottom() && taken.runs[0].from != 5 {
+				t.Fatalf("delta %s took %v", show(d), taken.runs)
+			}
+			if !d.Bottom() && taken.Next(9) != 6 && p.Model != gsetModel && p.Model != orsetModel && p.Model != ormapModel {
+				t.Fatalf("one change took %v", taken.runs)
+			}
+			after := s
+			if merge(t, &after, d) == d.Bottom() {
+				t.Fatalf("delta %s changed %s and said otherwise", show(d), show(s))
+			}
 		})
 	})
-}
-
-// Incarnations: a replica that restarts without all that it acknowledged loses nothing that others have, as long as its
-// new incarnation has a new identity. freshID false shows that the test would notice.
-func incarnations(t *rapid.T, k kind, op *holdfastv1.Operation, freshID bool) (acked, got uint64) {
-	id := uint64(1)
-	disk, mine, others := k.bottom(), k.bottom(), k.bottom()
-	for range rapid.IntRange(1, 20).Draw(t, "steps") {
-		switch rapid.IntRange(0, 3).Draw(t, "step") {
-		case 0: // A crash: back to what the disk had; the others keep what they got.
-			mine = disk.Clone()
-			if freshID {
-				id++
-			}
-		case 1:
-			disk = mine.Clone()
-		default:
-			d, err := mine.Delta(op, Mutator{Replica: id, Now: MinTime})
-			if err != nil {
-				t.Fatalf("%v", err)
-			}
-			merge(t, mine, d)
-			// Acknowledged by a majority: another replica has it.
-			merge(t, others, d)
-			acked++
-		}
-	}
-	merge(t, others, mine)
-	v := others.Value()
-	return acked, v.GetGcounter() + v.GetOrmap().GetEntries()["k"].GetGcounter()
-}
-
-func TestFreshIdentityLosesNothing(t *testing.T) {
-	for _, c := range []struct {
-		kind kind
-		op   *holdfastv1.Operation
-	}{{kinds[0], incOp(1)}, {kinds[3], updateOp("k", incOp(1))}} {
-		t.Run(c.kind.String(), func(t *testing.T) {
-			rapid.Check(t, func(t *rapid.T) {
-				if acked, got := incarnations(t, c.kind, c.op, true); got != acked {
-					t.Fatalf("%d increments were acknowledged, the value is %d", acked, got)
-				}
-			})
-		})
-	}
-}
-
-// And with the old identity it does: this is what the identity is for.
-func TestOldIdentityLosesIncrements(t *testing.T) {
-	k := kinds[0]
-	mine, others := k.bottom(), k.bottom()
-	merge(t, others, do(t, mine, 1, MinTime, incOp(1)))
-	mine = k.bottom()
-	merge(t, others, do(t, mine, 1, MinTime, incOp(1)))
-	wantValue(t, "two increments under one identity that went back", others, counterValue(1))
 }

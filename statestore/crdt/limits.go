@@ -8,4 +8,10 @@ const (
 	MaxEncoded = 15 << 20
 	// MaxMapKey is the longest key of an ormap entry, in bytes: keys are names, not documents.
 	MaxMapKey = 1024
+	// MaxElement is the largest element of a set, in bytes: an element is compared and sent whole.
+	MaxElement = 64 << 10
+	// MaxNode is the longest node name in a vote: what DNS allows.
+	MaxNode = 253
+	// MaxDepth is how many ormaps may be nested: each level costs a walk of the stack.
+	MaxDepth = 8
 )

@@ -1,165 +1,218 @@
 package crdt
 
 import (
-	"bytes"
-	"cmp"
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 
-	configv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/config/v1"
 	holdfastv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/v1"
 )
 
-// register is the last-writer-wins register (Shapiro et al. 2011, specification 8): the write with the greatest (hybrid
-// time, replica) stays. A write always takes a time after that of every write its store had seen, so what was read is
-// never beaten by what was read before it, whatever the clocks say; of two concurrent writes the later clock wins and
-// the other is gone. A delete is a write: a concurrent set with a later time undoes it.
+// lww, and the model value of types that are not strong (Shapiro et al. 2011, specification 8), as a DotFun: a set's dot
+// carries its time and bytes and replaces all that its replica had seen. Of concurrent sets that are live the one with the
+// greatest (clock, time, replica) is the value; the others stay, unseen, until a later set or delete replaces them.
 //
-// It is also the model `value` of types that are not strong; then Value says `value`, not `lww`, so that a service reads the
-// same field whatever the consistency.
-type register struct {
-	model configv1.Model
-	stamp
-	deleted bool
-	payload []byte
+// The clocks: default is the hybrid logical clock (Kulkarni et al. 2014), so what was seen is always older; reverse is its
+// complement, so the earliest set stays and a set that sees one changes nothing; custom takes the service's number, and a
+// set whose number is not after one that it sees changes nothing; custom_auto_increment takes the next number then. Times
+// of different clocks say nothing of each other: a set replaces all that it has seen of another clock, and of concurrent
+// ones custom beats reverse beats default.
+//
+// Delete takes the sets that were seen. A concurrent set stays, whatever its time; it may be one that had lost to what
+// was deleted.
+type write struct {
+	clock clock
+	time  uint64
+	value string
 }
 
-// stamp is the time of a write. Time 0 is the bottom: nothing was written.
-type stamp struct {
-	time    uint64
-	replica uint64
-}
+// clock is the rank of a write's clock. The numbers are part of the encoding.
+type clock byte
 
-func (s stamp) compare(o stamp) int {
-	if c := cmp.Compare(s.time, o.time); c != 0 {
-		return c
-	}
-	return cmp.Compare(s.replica, o.replica)
-}
-
-// next is a time for a write by m that comes after s.
-func (s stamp) next(m Mutator) (stamp, error) {
-	if s.time == math.MaxUint64 {
-		return stamp{}, fmt.Errorf("%w: the last write's time is the last that there is", ErrOverflow)
-	}
-	return stamp{time: max(m.Now, s.time+1, MinTime), replica: m.Replica}, nil
-}
-
-func (g *register) Model() (configv1.Model, configv1.Model) {
-	return g.model, configv1.Model_MODEL_UNSPECIFIED
-}
-
-func (g *register) Delta(op *holdfastv1.Operation, m Mutator) (State, error) {
-	d := &register{model: g.model}
-	switch o := op.GetOperation().(type) {
-	case *holdfastv1.Operation_Set:
-		d.payload = bytes.Clone(o.Set.GetValue())
-	case *holdfastv1.Operation_Delete:
-		if !g.Exists() {
-			return d, nil
-		}
-		d.deleted = true
-	default:
-		return nil, unfit(op, g.model, "set and delete")
-	}
-	var err error
-	if d.stamp, err = g.next(m); err != nil {
-		return nil, err
-	}
-	return d, nil
-}
-
-// compare orders registers totally, so that join is the maximum even for two states with one stamp, which no correct
-// store makes.
-func (g *register) compare(o *register) int {
-	if c := g.stamp.compare(o.stamp); c != 0 {
-		return c
-	}
-	if g.deleted != o.deleted {
-		if g.deleted {
-			return 1
-		}
-		return -1
-	}
-	return bytes.Compare(g.payload, o.payload)
-}
-
-func (g *register) Merge(other State) (bool, error) {
-	o, ok := other.(*register)
-	if !ok || o.model != g.model {
-		return false, mismatch(g, other)
-	}
-	if g.compare(o) >= 0 {
-		return false, nil
-	}
-	*g = register{model: o.model, stamp: o.stamp, deleted: o.deleted, payload: bytes.Clone(o.payload)}
-	return true, nil
-}
-
-func (g *register) Value() *holdfastv1.Value {
-	if !g.Exists() {
-		return nil
-	}
-	payload := append([]byte{}, g.payload...)
-	if g.model == configv1.Model_MODEL_VALUE {
-		return &holdfastv1.Value{Kind: &holdfastv1.Value_Value{Value: payload}}
-	}
-	return &holdfastv1.Value{Kind: &holdfastv1.Value_Lww{Lww: payload}}
-}
-
-func (g *register) Exists() bool { return g.time > 0 && !g.deleted }
-
-func (g *register) Bottom() bool { return g.time == 0 }
-
-func (g *register) Clone() State {
-	c := *g
-	c.payload = bytes.Clone(g.payload)
-	return &c
-}
-
-// How a register's encoding begins.
 const (
-	registerBottom  = 0
-	registerSet     = 1
-	registerDeleted = 2
+	clockNone    clock = 0 // an entry that was only created
+	clockDefault clock = 1
+	clockReverse clock = 2
+	clockCustom  clock = 3
 )
 
-func (g *register) Append(dst []byte) []byte {
-	dst = append(dst, encodingVersion, byte(g.model))
-	if g.Bottom() {
-		return append(dst, registerBottom)
+func (w write) append(dst []byte) []byte {
+	dst = append(dst, byte(w.clock))
+	if w.clock == clockNone {
+		return dst
 	}
-	kind := byte(registerSet)
-	if g.deleted {
-		kind = registerDeleted
-	}
-	dst = append(dst, kind)
-	dst = binary.AppendUvarint(dst, g.time)
-	dst = appendReplica(dst, g.replica)
-	if !g.deleted {
-		dst = appendBytes(dst, g.payload)
-	}
-	return dst
+	return append(binary.AppendUvarint(dst, w.time), w.value...)
 }
 
-func decodeRegister(r *reader, model configv1.Model) *register {
-	g := &register{model: model}
-	kind := r.byte()
-	if kind == registerBottom {
-		return g
+func readWrite(payload string) write {
+	w := write{clock: clock(payload[0])}
+	if w.clock != clockNone {
+		w.time, w.value = cutUint(payload[1:])
 	}
-	if kind > registerDeleted {
-		r.fail("unknown kind of register")
+	return w
+}
+
+func checkWrite(r *reader) {
+	c := clock(r.byte())
+	if c > clockCustom {
+		r.fail("unknown clock")
 	}
-	g.deleted = kind == registerDeleted
-	g.time = r.uint()
-	if r.err == nil && g.time < MinTime {
+	if c == clockNone {
+		return // Nothing follows, which the caller checks.
+	}
+	if t := r.uint(); r.err == nil && c == clockDefault && t < MinTime {
 		r.fail("time before the first")
 	}
-	g.replica = r.replica()
-	if !g.deleted {
-		g.payload = bytes.Clone(r.bytes())
+	r.b = nil
+}
+
+func (w write) after(o write) bool {
+	return w.clock > o.clock || w.clock == o.clock && w.time > o.time
+}
+
+// latestWrite is the bytes of the write that is the value.
+func latestWrite(live dots) string {
+	var best write
+	for first := true; live != ""; first = false {
+		_, payload, rest := live.next()
+		// Of equal times the greater dot counts, which comes later.
+		if w := readWrite(payload); first || !best.after(w) {
+			best = w
+		}
+		live = rest
 	}
-	return g
+	return best.value
+}
+
+func (s *shape) applyRegister(c *change, live store, op *holdfastv1.Operation) (store, error) {
+	o, ok := op.GetOperation().(*holdfastv1.Operation_Set)
+	if !ok {
+		return store{}, s.unfit(op, "set and delete")
+	}
+	// latest holds, by clock, what a set comes after.
+	var seen [clockCustom + 1]bool
+	var latest [clockCustom + 1]uint64
+	for at := live.dots; at != ""; {
+		_, payload, rest := at.next()
+		w := readWrite(payload)
+		seen[w.clock], latest[w.clock] = true, max(latest[w.clock], w.time)
+		at = rest
+	}
+	w := write{value: string(o.Set.GetValue())}
+	switch o.Set.GetClock() {
+	case holdfastv1.Clock_CLOCK_DEFAULT:
+		w.clock = clockDefault
+		if latest[w.clock] == math.MaxUint64 {
+			return store{}, fmt.Errorf("%w: the last set's time is the last that there is: delete first", ErrOverflow)
+		}
+		w.time = max(c.Now, latest[w.clock]+1)
+	case holdfastv1.Clock_CLOCK_REVERSE:
+		w.clock, w.time = clockReverse, ^c.Now
+		if seen[w.clock] {
+			return store{}, nil
+		}
+	case holdfastv1.Clock_CLOCK_CUSTOM:
+		w.clock, w.time = clockCustom, o.Set.GetCustomClock()
+		if seen[w.clock] && w.time <= latest[w.clock] {
+			return store{}, nil
+		}
+	case holdfastv1.Clock_CLOCK_CUSTOM_AUTO_INCREMENT:
+		w.clock, w.time = clockCustom, o.Set.GetCustomClock()
+		if seen[w.clock] && w.time <= latest[w.clock] {
+			if latest[w.clock] == math.MaxUint64 {
+				return store{}, fmt.Errorf("%w: the custom clock is at its last number: delete first", ErrOverflow)
+			}
+			w.time = latest[w.clock] + 1
+		}
+	default:
+		return store{}, fmt.Errorf("%w: set with clock %d, which this version does not know: use default, reverse, custom or custom_auto_increment", ErrOperation, o.Set.GetClock())
+	}
+	c.replace(live)
+	return store{dots: one(c.dot(), w.append(nil))}, nil
+}
+
+// mvregister is the multi-value register (Shapiro et al. 2011, specification 10), as a DotFun: a set replaces the sets
+// that were seen, concurrent ones all stay. Delete takes those that were seen.
+
+// How the payload of a multi-value register begins.
+const (
+	multiCreated = 0 // an entry that was only created
+	multiSet     = 1
+)
+
+func (s *shape) applyMulti(c *change, live store, op *holdfastv1.Operation) (store, error) {
+	o, ok := op.GetOperation().(*holdfastv1.Operation_Set)
+	if !ok {
+		return store{}, s.unfit(op, "set and delete")
+	}
+	if o.Set.GetClock() != holdfastv1.Clock_CLOCK_DEFAULT {
+		return store{}, fmt.Errorf("%w: set of %s with clock %s: only lww has clocks, leave it out", ErrOperation, Name(s.kind), o.Set.GetClock())
+	}
+	c.replace(live)
+	return store{dots: one(c.dot(), append([]byte{multiSet}, o.Set.GetValue()...))}, nil
+}
+
+func checkMulti(r *reader) {
+	switch r.byte() {
+	case multiCreated:
+	case multiSet:
+		r.b = nil
+	default:
+		r.fail("unknown mark of an mvregister")
+	}
+}
+
+func multiValue(live dots) *holdfastv1.MultiValue {
+	var values []string
+	for live != "" {
+		_, payload, rest := live.next()
+		if payload[0] == multiSet {
+			values = append(values, payload[1:])
+		}
+		live = rest
+	}
+	slices.SortFunc(values, strings.Compare)
+	out := &holdfastv1.MultiValue{}
+	for _, v := range slices.Compact(values) {
+		out.Values = append(out.Values, []byte(v))
+	}
+	return out
+}
+
+// flag is the enable-wins flag (Almeida et al. 2018, figure 8), as a DotFun of marks: enable and disable replace all
+// marks that were seen with their own, and the flag is set while a mark of an enable is live. So an enable that a disable
+// did not see wins. Delete takes the marks that were seen.
+const (
+	flagDisabled = 0
+	flagEnabled  = 1
+)
+
+func (s *shape) applyFlag(c *change, live store, op *holdfastv1.Operation) (store, error) {
+	mark := byte(flagEnabled)
+	switch op.GetOperation().(type) {
+	case *holdfastv1.Operation_Enable:
+		// Also where it is enabled: a concurrent disable must not take it.
+	case *holdfastv1.Operation_Disable:
+		if !live.empty() && !flagValue(live.dots) {
+			return store{}, nil
+		}
+		mark = flagDisabled
+	default:
+		return store{}, s.unfit(op, "enable, disable and delete")
+	}
+	c.replace(live)
+	return store{dots: one(c.dot(), []byte{mark})}, nil
+}
+
+func flagValue(live dots) bool {
+	for live != "" {
+		_, payload, rest := live.next()
+		if payload[0] == flagEnabled {
+			return true
+		}
+		live = rest
+	}
+	return false
 }

@@ -1,184 +1,322 @@
 package crdt
 
 import (
-	"testing"
+	"math"
+	"slices"
+	"sort"
+	"strings"
 
-	"google.golang.org/protobuf/proto"
-	"pgregory.net/rapid"
-
+	configv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/config/v1"
 	holdfastv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/v1"
 )
 
-// What the values mean, said a second time without any merging: as a function of the operations that a replica has seen,
-// each with those that its maker had seen.
+// What the values mean, said a second time without contexts and joins: a function of the operations that a replica knows.
+// Each operation puts marks at places, and ends the marks that it found there at its origin. A mark counts where its
+// operation is known and no known operation ended it.
 
 type event struct {
-	replica int
-	seq     int // of its replica
-	time    uint64
-	op      *holdfastv1.Operation
-	saw     map[*event]bool
+	marks, ends []*mark
 }
 
-// register: of the visible writes the one with the greatest (time, replica).
-func specRegister(visible map[*event]bool) *event {
-	var best *event
-	for e := range visible {
-		if best == nil || e.time > best.time || e.time == best.time && e.replica > best.replica {
-			best = e
+type mark struct {
+	dot  Dot
+	path string // of the value in the entity: "/p/x"
+	set  bool   // not only the presence of a value without members
+	// by and before of counters: the change, and the replica's own mark that it built on.
+	by     int64
+	before *mark
+	// of registers, flags, votes
+	clock clock
+	time  uint64
+	value string
+	yes   bool
+}
+
+// history is the events that are known.
+type history map[*event]bool
+
+func (h history) marks() []*mark {
+	ended := map[*mark]bool{}
+	for e := range h {
+		for _, m := range e.ends {
+			ended[m] = true
 		}
 	}
-	return best
-}
-
-// removed: some visible remove of the key had seen e.
-func removed(e *event, key string, visible map[*event]bool) bool {
-	for r := range visible {
-		if r.op.GetMapRemove().GetKey() == key && r.op.GetMapRemove() != nil && r.saw[e] {
-			return true
+	var out []*mark
+	for e := range h {
+		for _, m := range e.marks {
+			if !ended[m] {
+				out = append(out, m)
+			}
 		}
 	}
-	return false
+	slices.SortFunc(out, func(a, b *mark) int { return a.dot.compare(b.dot) })
+	return out
 }
 
-func specMap(visible map[*event]bool, counters bool) *holdfastv1.Value {
-	if len(visible) == 0 {
+func under(marks []*mark, path string) []*mark {
+	var out []*mark
+	for _, m := range marks {
+		if m.path == path || strings.HasPrefix(m.path, path+"/") {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+func at(marks []*mark, path string) []*mark {
+	var out []*mark
+	for _, m := range marks {
+		if m.path == path {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// specification is an operation in the making.
+type specification struct {
+	Mutator
+	event
+	live []*mark
+}
+
+// specify is the event of an operation, nil where it changes nothing.
+func specify(p *configv1.Shape, known history, op *holdfastv1.Operation, m Mutator) *event {
+	s := &specification{Mutator: m, live: known.marks()}
+	s.apply(p, "", op)
+	if len(s.marks)+len(s.ends) == 0 {
 		return nil
 	}
-	entries := map[string]*holdfastv1.Value{}
-	for _, key := range []string{"p", "q", "r"} {
-		var live []*event
-		for e := range visible {
-			if e.op.GetMapUpdate().GetKey() == key && e.op.GetMapUpdate() != nil && !removed(e, key, visible) {
-				live = append(live, e)
-			}
-		}
-		if len(live) == 0 {
-			continue
-		}
-		if counters {
-			total := uint64(0)
-			for replica := range 3 {
-				total += counted(newest(live, replica), key)
-			}
-			entries[key] = counterValue(total)
-			continue
-		}
-		sets := map[*event]bool{}
-		for _, e := range live {
-			if e.op.GetMapUpdate().Operation != nil {
-				sets[e] = true
-			}
-		}
-		last := ""
-		if e := specRegister(sets); e != nil {
-			last = string(e.op.GetMapUpdate().Operation.GetSet().GetValue())
-		}
-		entries[key] = lwwValue(last)
-	}
-	return mapValue(entries)
+	return &s.event
 }
 
-func newest(events []*event, replica int) *event {
-	var last *event
-	for _, e := range events {
-		if e.replica == replica && (last == nil || e.seq > last.seq) {
-			last = e
-		}
-	}
-	return last
+func (s *specification) mark(path string, m mark) {
+	m.dot, m.path = Dot{s.Replica, s.Seq}, path
+	s.Seq++
+	s.marks = append(s.marks, &m)
 }
 
-// counted is a replica's increments of the key up to e, from the last time on that it had seen all of them removed.
-func counted(e *event, key string) uint64 {
-	if e == nil {
-		return 0
-	}
-	var before []*event
-	for o := range e.saw {
-		if o.op.GetMapUpdate() != nil && o.op.GetMapUpdate().Key == key && !removed(o, key, e.saw) {
-			before = append(before, o)
+func (s *specification) end(marks []*mark) { s.ends = append(s.ends, marks...) }
+
+func (s *specification) apply(p *configv1.Shape, path string, op *holdfastv1.Operation) {
+	live := under(s.live, path)
+	switch o := op.GetOperation().(type) {
+	case *holdfastv1.Operation_Delete:
+		s.end(live)
+	case *holdfastv1.Operation_Increment:
+		s.count(path, int64(o.Increment.GetBy()), live)
+	case *holdfastv1.Operation_Change:
+		s.count(path, o.Change.GetBy(), live)
+	case *holdfastv1.Operation_Set:
+		s.write(p, path, o.Set, live)
+	case *holdfastv1.Operation_Enable:
+		s.end(live)
+		s.mark(path, mark{yes: true})
+	case *holdfastv1.Operation_Disable:
+		if len(live) == 0 || slices.ContainsFunc(live, func(m *mark) bool { return m.yes }) {
+			s.end(live)
+			s.mark(path, mark{})
+		}
+	case *holdfastv1.Operation_Vote:
+		mine := at(live, path+"/"+s.Node)
+		yes, latest := specVote(mine)
+		if len(mine) == 0 || yes != o.Vote.InFavour {
+			s.end(at(live, path))
+			s.end(mine)
+			s.mark(path+"/"+s.Node, mark{set: true, time: max(s.Now, latest+1), yes: o.Vote.InFavour})
+		}
+	case *holdfastv1.Operation_Add:
+		names := byteNames(o.Add.GetElements())
+		for _, name := range names {
+			had := at(live, path+"/"+name)
+			if p.Model == gsetModel && len(had) > 0 {
+				continue
+			}
+			s.end(had)
+			s.mark(path+"/"+name, mark{set: true})
+		}
+		if len(s.marks) > 0 {
+			s.end(at(live, path))
+		} else if len(live) == 0 {
+			s.mark(path, mark{})
+		}
+	case *holdfastv1.Operation_Remove:
+		s.remove(path, live, byteNames(o.Remove.GetElements()))
+	case *holdfastv1.Operation_MapRemove:
+		s.remove(path, live, []string{o.MapRemove.Key})
+	case *holdfastv1.Operation_Clear:
+		s.remove(path, live, members(live, path))
+	case *holdfastv1.Operation_MapUpdate:
+		key := path + "/" + o.MapUpdate.Key
+		if o.MapUpdate.Operation != nil {
+			s.apply(p.Values, key, o.MapUpdate.Operation)
+		}
+		if len(s.marks) == 0 && len(under(live, key)) == 0 {
+			s.mark(key, mark{})
+		}
+		if len(s.marks) > 0 {
+			s.end(at(live, path))
 		}
 	}
-	return e.op.GetMapUpdate().GetOperation().GetIncrement().GetBy() + counted(newest(before, e.replica), key)
 }
 
-func (k kind) spec(visible map[*event]bool) *holdfastv1.Value {
-	switch k.model {
+func (s *specification) remove(path string, live []*mark, names []string) {
+	for _, name := range names {
+		s.end(under(live, path+"/"+name))
+	}
+	if len(s.ends) > 0 {
+		s.end(at(live, path))
+		s.mark(path, mark{})
+	}
+}
+
+func (s *specification) count(path string, by int64, live []*mark) {
+	if by == 0 && len(live) > 0 {
+		return
+	}
+	var before *mark
+	for _, m := range live {
+		if m.dot.Replica == s.Replica {
+			before = m
+			s.end([]*mark{m})
+		}
+	}
+	s.mark(path, mark{by: by, before: before})
+}
+
+func (s *specification) write(p *configv1.Shape, path string, o *holdfastv1.Set, live []*mark) {
+	m := mark{set: true, value: string(o.Value), clock: clockDefault}
+	latest := func(c clock) (time uint64, any bool) {
+		for _, l := range live {
+			if l.set && l.clock == c {
+				time, any = max(time, l.time), true
+			}
+		}
+		return time, any
+	}
+	if p.Model != mvregisterModel {
+		switch o.Clock {
+		case holdfastv1.Clock_CLOCK_DEFAULT:
+			seen, _ := latest(clockDefault)
+			m.time = max(s.Now, seen+1)
+		case holdfastv1.Clock_CLOCK_REVERSE:
+			m.clock, m.time = clockReverse, math.MaxUint64-s.Now
+			if _, any := latest(clockReverse); any {
+				return
+			}
+		default:
+			m.clock, m.time = clockCustom, o.CustomClock
+			if seen, any := latest(clockCustom); any && seen >= m.time {
+				if o.Clock == holdfastv1.Clock_CLOCK_CUSTOM {
+					return
+				}
+				m.time = seen + 1
+			}
+		}
+	}
+	s.end(live)
+	s.mark(path, m)
+}
+
+func byteNames(list [][]byte) []string {
+	var out []string
+	for _, b := range list {
+		out = append(out, string(b))
+	}
+	sort.Strings(out)
+	return slices.Compact(out)
+}
+
+// members lists the names below a path.
+func members(live []*mark, path string) []string {
+	var out []string
+	for _, m := range live {
+		if rest, ok := strings.CutPrefix(m.path, path+"/"); ok {
+			name, _, _ := strings.Cut(rest, "/")
+			out = append(out, name)
+		}
+	}
+	sort.Strings(out)
+	return slices.Compact(out)
+}
+
+func specVote(marks []*mark) (yes bool, latest uint64) {
+	for _, m := range marks {
+		if m.time >= latest {
+			yes, latest = m.yes, m.time
+		}
+	}
+	return yes, latest
+}
+
+// specTotal adds up each replica's newest mark and what it built on.
+func specTotal(live []*mark) int64 {
+	newest := map[uint64]*mark{}
+	for _, m := range live {
+		newest[m.dot.Replica] = m
+	}
+	total := int64(0)
+	for _, m := range newest {
+		for ; m != nil; m = m.before {
+			total += m.by
+		}
+	}
+	return total
+}
+
+func specValue(p *configv1.Shape, path string, marks []*mark, v View) *holdfastv1.Value {
+	live := under(marks, path)
+	if len(live) == 0 {
+		return nil
+	}
+	switch p.Model {
 	case gcounterModel:
-		if len(visible) == 0 {
-			return nil
+		return &holdfastv1.Value{Kind: &holdfastv1.Value_Gcounter{Gcounter: uint64(specTotal(live))}}
+	case pncounterModel:
+		return &holdfastv1.Value{Kind: &holdfastv1.Value_Pncounter{Pncounter: specTotal(live)}}
+	case gsetModel:
+		return &holdfastv1.Value{Kind: &holdfastv1.Value_Gset{Gset: &holdfastv1.SetValue{Elements: byteLists(members(live, path))}}}
+	case orsetModel:
+		return &holdfastv1.Value{Kind: &holdfastv1.Value_Orset{Orset: &holdfastv1.SetValue{Elements: byteLists(members(live, path))}}}
+	case flagModel:
+		on := slices.ContainsFunc(live, func(m *mark) bool { return m.yes })
+		return &holdfastv1.Value{Kind: &holdfastv1.Value_Flag{Flag: on}}
+	case voteModel:
+		out := &holdfastv1.VoteValue{TotalVoters: uint32(len(v.Voters))}
+		for _, name := range members(live, path) {
+			if yes, _ := specVote(at(live, path+"/"+name)); yes {
+				if slices.Contains(v.Voters, name) {
+					out.VotesFor++
+				}
+				out.SelfVote = out.SelfVote || name == v.Node
+			}
 		}
-		total := uint64(0)
-		for e := range visible {
-			total += e.op.GetIncrement().GetBy()
-		}
-		return counterValue(total)
+		return &holdfastv1.Value{Kind: &holdfastv1.Value_Vote{Vote: out}}
 	case ormapModel:
-		return specMap(visible, k.values == gcounterModel)
-	}
-	e := specRegister(visible)
-	if e == nil || e.op.GetSet() == nil {
-		return nil
-	}
-	if k.model == valueModel {
-		return &holdfastv1.Value{Kind: &holdfastv1.Value_Value{Value: e.op.GetSet().GetValue()}}
-	}
-	return lwwValue(string(e.op.GetSet().GetValue()))
-}
-
-func TestEveryReplicaShowsWhatItsEventsMean(t *testing.T) {
-	each(t, func(t *testing.T, k kind) {
-		rapid.Check(t, func(t *rapid.T) {
-			replicas := []State{k.bottom(), k.bottom(), k.bottom()}
-			visible := []map[*event]bool{{}, {}, {}}
-			clock := uint64(MinTime)
-			for n := range rapid.IntRange(1, 15).Draw(t, "steps") {
-				i := rapid.IntRange(0, 2).Draw(t, "replica")
-				if rapid.IntRange(0, 2).Draw(t, "step") == 0 {
-					from := rapid.IntRange(0, 2).Draw(t, "pull from")
-					merge(t, replicas[i], replicas[from])
-					for e := range visible[from] {
-						visible[i][e] = true
-					}
-				} else {
-					clock += rapid.Uint64Range(0, 2).Draw(t, "clock")
-					e := &event{replica: i, seq: n, op: k.operation(t), saw: map[*event]bool{}}
-					for o := range visible[i] {
-						e.saw[o] = true
-					}
-					d, err := replicas[i].Delta(e.op, Mutator{Replica: uint64(i + 1), Now: clock})
-					if err != nil {
-						t.Fatalf("%v", err)
-					}
-					if d.Bottom() {
-						continue // No change, no event.
-					}
-					e.time = timeOf(d)
-					merge(t, replicas[i], d)
-					visible[i][e] = true
-				}
-				for r, s := range replicas {
-					if got, want := s.Value(), k.spec(visible[r]); !proto.Equal(got, want) {
-						t.Fatalf("replica %d: got %v, want %v", r, got, want)
-					}
-				}
-			}
-		})
-	})
-}
-
-// timeOf is the time that a delta of one change gave it.
-func timeOf(d State) uint64 {
-	switch s := d.(type) {
-	case *register:
-		return s.time
-	case *orMap:
-		for _, live := range s.entries {
-			for _, p := range live {
-				return p.time
+		entries := map[string]*holdfastv1.Value{}
+		for _, name := range members(live, path) {
+			entries[name] = specValue(p.Values, path+"/"+name, live, v)
+		}
+		return &holdfastv1.Value{Kind: &holdfastv1.Value_Ormap{Ormap: &holdfastv1.MapValue{Entries: entries}}}
+	case mvregisterModel:
+		var values []string
+		for _, m := range live {
+			if m.set {
+				values = append(values, m.value)
 			}
 		}
+		sort.Strings(values)
+		return &holdfastv1.Value{Kind: &holdfastv1.Value_Mvregister{Mvregister: &holdfastv1.MultiValue{Values: byteLists(slices.Compact(values))}}}
 	}
-	return 0
+	best := &mark{}
+	for _, m := range live {
+		if m.clock > best.clock || m.clock == best.clock && m.time >= best.time {
+			best = m
+		}
+	}
+	if p.Model == valueModel {
+		return &holdfastv1.Value{Kind: &holdfastv1.Value_Value{Value: []byte(best.value)}}
+	}
+	return &holdfastv1.Value{Kind: &holdfastv1.Value_Lww{Lww: []byte(best.value)}}
 }

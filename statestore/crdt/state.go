@@ -10,146 +10,176 @@ import (
 
 // The kinds of error of this package.
 var (
-	// ErrOperation says that the operation is not one of the model's, or lacks an argument.
+	// ErrOperation says that the operation is not one of the model's, or that an argument of it is missing or too large.
 	ErrOperation = errors.New("operation does not fit the state model")
 	// ErrOverflow says that the operation would carry a number over its range.
 	ErrOverflow = errors.New("number out of range")
-	// ErrModel says that two states, or a state and a model, are of different kinds.
+	// ErrModel says that two states, or a state and a shape, are of different kinds.
 	ErrModel = errors.New("different state models")
+	// ErrRights says that this replica may not take as much off a bounded counter. See RightsError.
+	ErrRights = errors.New("not enough rights to the bounded counter here")
+	// ErrRetired says that a delta comes from an identity of which everybody has seen everything: it is an old one, or of a
+	// past that was lost. Nothing of it may be taken, its context neither.
+	ErrRetired = errors.New("delta of a retired replica identity")
 	// ErrCorrupt says that bytes are not an encoding of a state.
 	ErrCorrupt = errors.New("not an encoded state")
 )
+
+// MinTime is the first hybrid time of a real change; what comes before is for zero values, which any change beats.
+const MinTime = 2
 
 // Mutator is who changes a state, and when.
 type Mutator struct {
 	// Replica identifies one incarnation of one store. Never 0.
 	Replica uint64
+	// Seq is the replica's next sequence in the slot. An operation takes this one; a set's add takes one for each element.
+	// The next free one is then Next(Replica) of the delta's context.
+	Seq uint64
 	// Now is the store's hybrid time: it grows at each call, and with the wall clock. At least MinTime.
 	Now uint64
+	// Node is the store's node: who votes.
+	Node string
+	// Absorb tells which identities are former ones of this node, and retired: counters move their share to Replica.
+	// nil: none.
+	Absorb func(replica uint64) bool
+	// Heir tells which identities are retired former ones of this very disk, whose log was read here without loss: their
+	// rights to a bounded counter go over to Replica. What another disk lost stays lost: it may have used more of its
+	// rights than anybody knows. nil: none.
+	Heir func(replica uint64) bool
+	// Floor of a bounded counter.
+	Floor int64
 }
 
-// MinTime is the first hybrid time of a real change; what comes before is for zero values, which any change beats.
-const MinTime = 2
-
-// State is one entity's mergeable state.
-type State interface {
-	// Delta computes the operation's change without making it: merge the delta to do so.
-	Delta(op *holdfastv1.Operation, m Mutator) (State, error)
-	// Merge joins other into this state and reports whether this state changed. other is unharmed, and not kept.
-	Merge(other State) (changed bool, err error)
-	// Value is what a service reads; nil where Exists is false. The caller owns it.
-	Value() *holdfastv1.Value
-	// Exists is false for the bottom state and after a delete.
-	Exists() bool
-	// Bottom is true where the state holds no knowledge at all: merging it changes nothing.
-	Bottom() bool
-	// Append appends the state's encoding.
-	Append(dst []byte) []byte
-	// Clone copies.
-	Clone() State
-	// Model is the state's model, and for an ormap that of its values.
-	Model() (model, values configv1.Model)
+// View is who reads a value, and what the value depends on that is not in the state.
+type View struct {
+	// Node is the reader's node, for its own vote.
+	Node string
+	// Voters are the nodes whose votes count.
+	Voters []string
+	// Replica is the reader's identity, for its own rights.
+	Replica uint64
+	// Floor of a bounded counter.
+	Floor int64
 }
 
-// New returns the bottom state of a model. values counts for MODEL_ORMAP only.
-func New(model, values configv1.Model) (State, error) {
-	switch model {
-	case configv1.Model_MODEL_GCOUNTER:
-		return newCounter(), nil
-	case configv1.Model_MODEL_LWW, configv1.Model_MODEL_VALUE:
-		return &register{model: model}, nil
-	case configv1.Model_MODEL_ORMAP:
-		switch values {
-		case configv1.Model_MODEL_GCOUNTER, configv1.Model_MODEL_LWW:
-			return newMap(values), nil
+// State is one entity's mergeable state, or a change of it: the live dots and the causal context. It is a value of a few
+// words; a copy of it is a state of its own, which costs nothing. The zero State has no shape and must not be used.
+type State struct {
+	shape *shape
+	// own is the causal context beyond the live dots, which always are in the context, too. It never changes, and
+	// others share it.
+	own  *Context
+	live store
+}
+
+// New returns the bottom state of a shape.
+func New(p *configv1.Shape) (State, error) {
+	s, err := findShape(p)
+	if err != nil {
+		return State{}, err
+	}
+	return State{shape: s}, nil
+}
+
+// Merge is Join where nothing but the states themselves is known.
+func (s *State) Merge(o *State) (changed bool, err error) { return s.Join(o, nil, nil) }
+
+// Join joins o into s and reports whether s knows more than before (Almeida et al. 2018, section 7). seenHere is what
+// this store has seen beyond the state: the slot's context. seenThere is what o's sender had seen beyond it: nil for a delta,
+// the fill for a whole state. What one side has seen and does not hold was removed. s keeps seenThere in its own
+// context; the slot's other entities did not learn of it. o is unharmed.
+//
+// A delta with a live dot of an identity that is retired here is an ErrRetired: what it replaced must not go where the dot
+// itself can't come.
+func (s *State) Join(o *State, seenHere, seenThere *Context) (changed bool, err error) {
+	if s.shape == nil || s.shape != o.shape {
+		return false, fmt.Errorf("%w: can't merge %s into %s", ErrModel, o.shape, s.shape)
+	}
+	if retired := seenHere.Retired(); retired != nil && seenThere == nil && !o.live.each(func(d Dot, _ string) bool { return !retired.Has(d.Replica) }) {
+		return false, ErrRetired
+	}
+	j := joiner{sawA: known{s.own, seenHere}, sawB: known{o.own, seenThere}}
+	s.live = j.join(s.shape, s.live, o.live, true)
+	// o's live dots are live here now, or were known.
+	changed = j.changed || !o.own.coveredBy(s.own, seenHere) || !seenThere.coveredBy(s.own, seenHere)
+	s.own = union(union(s.own, o.own), seenThere)
+	return changed, nil
+}
+
+// union is a context with what is in either, one of the two where that will do.
+func union(a, b *Context) *Context {
+	switch {
+	case b == nil || a.Covers(b):
+		return a
+	case a == nil || b.Covers(a):
+		return b
+	}
+	c := a.Clone()
+	c.Merge(b)
+	return c
+}
+
+// Strip drops the own context where seen covers it.
+func (s *State) Strip(seen *Context) {
+	if s.own.coveredBy(seen, nil) {
+		s.own = nil
+	}
+}
+
+// Residue is the context that the state holds beyond its live dots; nil for none. It must not be changed.
+func (s *State) Residue() *Context { return s.own }
+
+// Hold adds to the context, which the state shares from then on.
+func (s *State) Hold(c *Context) { s.own = union(s.own, c) }
+
+// Context is all that the state has seen, its live dots included. It must not be changed.
+func (s *State) Context() *Context {
+	var missing []Dot
+	s.Live(func(d Dot) bool {
+		if !s.own.Has(d) {
+			missing = append(missing, d)
 		}
-		return nil, fmt.Errorf("%w: an ormap can't have values of %s", ErrModel, Name(values))
+		return true
+	})
+	switch {
+	case s.own != nil && len(missing) == 0:
+		return s.own
+	case s.own == nil:
+		return contextOf(missing)
 	}
-	return nil, fmt.Errorf("%w: no model %s", ErrModel, Name(model))
+	c := s.own.Clone()
+	c.Merge(contextOf(missing))
+	return c
 }
 
-// Decode reads a state of any model that somebody else sent. It keeps nothing of b.
-func Decode(b []byte) (State, error) {
-	if len(b) > MaxEncoded {
-		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrCorrupt, len(b), MaxEncoded)
-	}
-	return DecodeOwn(b)
+// Live visits the live dots.
+func (s *State) Live(yield func(Dot) bool) {
+	s.live.each(func(d Dot, _ string) bool { return yield(d) })
 }
 
-// DecodeOwn is Decode of what this store wrote itself. It has no bound: what was joined here must be readable here,
-// however large it came out.
-func DecodeOwn(b []byte) (State, error) {
-	r := &reader{b: b}
-	if version := r.byte(); r.err == nil && version != encodingVersion {
-		return nil, fmt.Errorf("%w: version %d, this code reads %d", ErrCorrupt, version, encodingVersion)
+// Exists is true while a dot is live: from the first change on, until a delete.
+func (s *State) Exists() bool { return !s.live.empty() }
+
+// Bottom is true where the state holds no knowledge at all: merging it changes nothing.
+func (s *State) Bottom() bool { return !s.Exists() && s.own.Empty() && s.own.Retired() == nil }
+
+// Clone copies.
+func (s *State) Clone() State { return *s }
+
+// Shape is the state's shape. It must not be changed.
+func (s *State) Shape() *configv1.Shape { return s.shape.proto }
+
+// Is tells whether the state is of a shape.
+func (s *State) Is(p *configv1.Shape) bool { return s.shape != nil && SameShape(s.shape.proto, p) }
+
+// Value is what a service reads; nil where Exists is false. The caller owns it.
+func (s *State) Value(v View) *holdfastv1.Value {
+	if !s.Exists() {
+		return nil
 	}
-	var s State
-	switch model := configv1.Model(r.byte()); model {
-	case configv1.Model_MODEL_GCOUNTER:
-		s = decodeCounter(r)
-	case configv1.Model_MODEL_LWW, configv1.Model_MODEL_VALUE:
-		s = decodeRegister(r, model)
-	case configv1.Model_MODEL_ORMAP:
-		s = decodeMap(r)
-	default:
-		r.fail("unknown model")
-	}
-	if r.err == nil && len(r.b) > 0 {
-		r.fail("bytes left over")
-	}
-	if r.err != nil {
-		return nil, r.err
-	}
-	return s, nil
+	return s.shape.value(s.live, v)
 }
 
-// Name is a model's name as users write it.
-func Name(m configv1.Model) string {
-	switch m {
-	case configv1.Model_MODEL_VALUE:
-		return "value"
-	case configv1.Model_MODEL_GCOUNTER:
-		return "gcounter"
-	case configv1.Model_MODEL_LWW:
-		return "lww"
-	case configv1.Model_MODEL_ORMAP:
-		return "ormap"
-	}
-	return fmt.Sprintf("model %d", int32(m))
-}
-
-// OperationName is an operation's name as users write it.
-func OperationName(op *holdfastv1.Operation) string {
-	switch op.GetOperation().(type) {
-	case *holdfastv1.Operation_Increment:
-		return "increment"
-	case *holdfastv1.Operation_Set:
-		return "set"
-	case *holdfastv1.Operation_Delete:
-		return "delete"
-	case *holdfastv1.Operation_MapUpdate:
-		return "map_update"
-	case *holdfastv1.Operation_MapRemove:
-		return "map_remove"
-	}
-	return "an operation that this version does not know"
-}
-
-func unfit(op *holdfastv1.Operation, model configv1.Model, takes string) error {
-	return fmt.Errorf("%w: %s is not an operation of %s, which takes %s", ErrOperation, OperationName(op), Name(model), takes)
-}
-
-func mismatch(a, b State) error {
-	return fmt.Errorf("%w: can't merge %s into %s", ErrModel, describe(b), describe(a))
-}
-
-func describe(s State) string {
-	if s == nil {
-		return "nothing"
-	}
-	model, values := s.Model()
-	if model == configv1.Model_MODEL_ORMAP {
-		return Name(model) + " of " + Name(values)
-	}
-	return Name(model)
-}
+// LatestTime is the greatest hybrid time of what was written by the stores' own clock: of an lww or value under
+// CLOCK_DEFAULT, and of a vote. 0 for none.
+func (s *State) LatestTime() uint64 { return s.shape.latest(s.live) }

@@ -129,15 +129,26 @@ func (c *conn) get(req *storev1.Request, get *storev1.Get) {
 		}
 		sub = c.out
 	}
-	err := c.server.engine.View(get.GetEntity(), sub, func(s *storev1.State) {
-		c.answer(req, &storev1.Response{Id: req.Id, Result: &storev1.Response_State{State: s}})
-	})
-	if err != nil {
-		if get.Subscribe {
-			c.out.unsubscribe(id)
+	c.calls.Add(1)
+	c.server.engine.View(get.GetEntity(), time.Now().Add(timeout(get.TimeoutMs)), sub, func(s *storev1.State, err error) {
+		defer c.calls.Done()
+		if err != nil {
+			if get.Subscribe {
+				c.out.unsubscribe(id)
+			}
+			c.refuse(req, err)
+			return
 		}
-		c.refuse(req, err)
-	}
+		c.answer(req, &storev1.Response{Id: req.Id, Result: &storev1.Response_State{State: s}})
+		if get.Subscribe && !c.out.has(id) {
+			// Unsubscribed while it waited. Not from here, where the subscription is made.
+			c.calls.Add(1)
+			go func() {
+				defer c.calls.Done()
+				c.server.engine.Unsubscribe(get.GetEntity(), c.out)
+			}()
+		}
+	})
 }
 
 func (c *conn) strong(ctx context.Context, req *storev1.Request, ms uint32) {

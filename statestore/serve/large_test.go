@@ -22,7 +22,7 @@ import (
 // must learn that it is old.
 func TestStateThatOutgrowsTheFrame(t *testing.T) {
 	e := engine(t, "node-1")
-	const values = configv1.Model_MODEL_LWW
+	values := &configv1.Shape{Model: configv1.Model_MODEL_LWW}
 	err := e.Configure(context.Background(), &storev1.Configure{
 		Types:     []*configv1.EntityType{{Type: "names", Model: configv1.Model_MODEL_ORMAP, Values: values, MaxStateBytes: 1 << 20}},
 		Placement: &configv1.Placement{Epoch: 2, Members: []*configv1.Member{{Name: "node-1"}}},
@@ -36,13 +36,13 @@ func TestStateThatOutgrowsTheFrame(t *testing.T) {
 		return c.receive()
 	}
 	grow := func(replica uint64, size int) {
-		s, err := crdt.New(configv1.Model_MODEL_ORMAP, values)
+		s, err := crdt.New(&configv1.Shape{Model: configv1.Model_MODEL_ORMAP, Values: values})
 		if err != nil {
 			t.Fatal(err)
 		}
 		d, err := s.Delta(&holdfastv1.Operation{Operation: &holdfastv1.Operation_MapUpdate{MapUpdate: &holdfastv1.MapUpdate{
 			Key: fmt.Sprint(replica), Operation: &holdfastv1.Operation{Operation: &holdfastv1.Operation_Set{Set: &holdfastv1.Set{Value: make([]byte, size)}}},
-		}}}, crdt.Mutator{Replica: replica, Now: crdt.MinTime})
+		}}}, crdt.Mutator{Replica: replica, Seq: 1, Now: crdt.MinTime})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -67,14 +67,17 @@ func callName(req *storev1.Request) string {
 type engineCollector struct{ engine *statestore.Engine }
 
 var (
-	entitiesDesc = prometheus.NewDesc("holdfast_store_entities", "Eventual entities in memory.", nil, nil)
+	entitiesDesc = prometheus.NewDesc("holdfast_store_entities", "Entities that exist here and are not strong, in memory or not.", nil, nil)
+	passiveDesc  = prometheus.NewDesc("holdfast_store_entities_passive", "Those of them that are on the disk only.", nil, nil)
+	idsDesc      = prometheus.NewDesc("holdfast_store_replica_identities", "Replica identities that contexts still name.", nil, nil)
+	refusedDesc  = prometheus.NewDesc("holdfast_store_refused_total", "Changes and states of other stores that were refused.", nil, nil)
 	commitsDesc  = prometheus.NewDesc("holdfast_store_commits_total", "Commits applied by this process, by entity type.", []string{"type"}, nil)
 	epochDesc    = prometheus.NewDesc("holdfast_store_placement_epoch", "Epoch of the placement in use.", nil, nil)
 	diskDesc     = prometheus.NewDesc("holdfast_store_disk_ok", "1 while the log takes writes.", nil, nil)
 )
 
 func (c *engineCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{entitiesDesc, commitsDesc, epochDesc, diskDesc} {
+	for _, d := range []*prometheus.Desc{entitiesDesc, passiveDesc, idsDesc, refusedDesc, commitsDesc, epochDesc, diskDesc} {
 		ch <- d
 	}
 }
@@ -86,6 +89,9 @@ func (c *engineCollector) Collect(ch chan<- prometheus.Metric) {
 		ok = 1
 	}
 	ch <- prometheus.MustNewConstMetric(entitiesDesc, prometheus.GaugeValue, float64(s.Entities))
+	ch <- prometheus.MustNewConstMetric(passiveDesc, prometheus.GaugeValue, float64(s.Passive))
+	ch <- prometheus.MustNewConstMetric(idsDesc, prometheus.GaugeValue, float64(s.Identities))
+	ch <- prometheus.MustNewConstMetric(refusedDesc, prometheus.CounterValue, float64(c.engine.Refused()))
 	ch <- prometheus.MustNewConstMetric(epochDesc, prometheus.GaugeValue, float64(s.Epoch))
 	ch <- prometheus.MustNewConstMetric(diskDesc, prometheus.GaugeValue, ok)
 	for typ, n := range s.Commits {

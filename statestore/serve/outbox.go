@@ -71,6 +71,14 @@ func (o *outbox) Push(s *storev1.State) {
 	o.signal()
 }
 
+// has tells whether the entity may be pushed.
+func (o *outbox) has(id entityID) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_, ok := o.subscribed[id]
+	return ok
+}
+
 // subscribe reports false where there are too many.
 func (o *outbox) subscribe(id entityID) bool {
 	o.mu.Lock()

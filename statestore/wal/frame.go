@@ -5,79 +5,67 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
+	"math"
 )
 
-const (
-	headerSize      = 20
-	frameHeaderSize = 20
-	version         = 1
-)
+const frameHeaderSize = 20
 
-var (
-	headerMagic = []byte{'h', 'f', 'w', 'a', 'l', 0, 0, version}
-	frameMagic  = []byte{0xf0, 'H', 'F', 0x0d}
-	castagnoli  = crc32.MakeTable(crc32.Castagnoli)
-)
-
-// ErrDamaged says that a file of the log is not as it was written, other than by a crash.
-var ErrDamaged = errors.New("log is damaged")
+var frameMagic = []byte{0xf0, 'H', 'F', 0x0d}
 
 // errSpoilt says that no whole frame is here.
 var errSpoilt = errors.New("no whole frame")
 
-func header(salt uint64) []byte {
-	b := binary.LittleEndian.AppendUint64(bytes.Clone(headerMagic), salt)
-	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
-}
-
-// saltOf reads a header.
-func saltOf(b []byte) (salt uint64, ok bool) {
-	if len(b) < headerSize || !bytes.Equal(b[:len(headerMagic)], headerMagic) {
-		return 0, false
-	}
-	salt = binary.LittleEndian.Uint64(b[len(headerMagic):])
-	return salt, bytes.Equal(b[:headerSize], header(salt))
-}
-
-func checksum(salt uint64, head, payload []byte) uint32 {
-	var b [8]byte
-	binary.LittleEndian.PutUint64(b[:], salt)
-	sum := crc32.Update(0, castagnoli, b[:])
-	sum = crc32.Update(sum, castagnoli, head)
-	return crc32.Update(sum, castagnoli, payload)
-}
-
 // appendFrame appends a frame of the records.
 func appendFrame(dst []byte, salt, seq uint64, records [][]byte) []byte {
 	start := len(dst)
-	dst = append(dst, frameMagic...)
-	dst = binary.LittleEndian.AppendUint64(dst, seq)
-	dst = append(dst, make([]byte, 8)...)
+	dst = append(dst, make([]byte, frameHeaderSize)...)
 	for _, r := range records {
 		dst = binary.LittleEndian.AppendUint32(dst, uint32(len(r)))
 		dst = append(dst, r...)
 	}
-	frame := dst[start:]
-	binary.LittleEndian.PutUint32(frame[12:], uint32(len(frame)-frameHeaderSize))
-	binary.LittleEndian.PutUint32(frame[16:], checksum(salt, frame[4:16], frame[frameHeaderSize:]))
+	fillFrame(dst[start:], salt, seq)
 	return dst
 }
 
-// readFrame takes the frame at the start of b.
-func readFrame(b []byte, salt uint64) (seq uint64, payload, rest []byte, err error) {
-	if len(b) < frameHeaderSize || !bytes.Equal(b[:4], frameMagic) {
-		return 0, nil, nil, errSpoilt
+// appendPayload appends the frame of a payload.
+func appendPayload(dst []byte, salt, seq uint64, payload []byte) []byte {
+	start := len(dst)
+	dst = append(dst, make([]byte, frameHeaderSize)...)
+	dst = append(dst, payload...)
+	fillFrame(dst[start:], salt, seq)
+	return dst
+}
+
+// fillFrame fills in the header before a payload.
+func fillFrame(frame []byte, salt, seq uint64) {
+	copy(frame, frameMagic)
+	binary.LittleEndian.PutUint64(frame[4:], seq)
+	binary.LittleEndian.PutUint32(frame[12:], uint32(len(frame)-frameHeaderSize))
+	binary.LittleEndian.PutUint32(frame[16:], checksum(salt, frame[4:16], frame[frameHeaderSize:]))
+}
+
+// readFrame takes the frame at the offset. The error is errSpoilt, or the disk's.
+func readFrame(w *window, offset int64, salt uint64) (seq uint64, payload []byte, err error) {
+	left := w.size - offset
+	if left < frameHeaderSize {
+		return 0, nil, errSpoilt
+	}
+	b, err := w.bytes(offset, frameHeaderSize)
+	if err != nil {
+		return 0, nil, err
 	}
 	n := int64(binary.LittleEndian.Uint32(b[12:]))
-	if n > MaxBatch || n > int64(len(b)-frameHeaderSize) {
-		return 0, nil, nil, errSpoilt
+	if !bytes.Equal(b[:4], frameMagic) || n > MaxBatch || n > left-frameHeaderSize {
+		return 0, nil, errSpoilt
 	}
-	payload, rest = b[frameHeaderSize:frameHeaderSize+n], b[frameHeaderSize+n:]
+	if b, err = w.bytes(offset, frameHeaderSize+n); err != nil {
+		return 0, nil, err
+	}
+	payload = b[frameHeaderSize:]
 	if binary.LittleEndian.Uint32(b[16:]) != checksum(salt, b[4:16], payload) {
-		return 0, nil, nil, errSpoilt
+		return 0, nil, errSpoilt
 	}
-	return binary.LittleEndian.Uint64(b[4:]), payload, rest, nil
+	return binary.LittleEndian.Uint64(b[4:]), payload, nil
 }
 
 // eachRecord splits a frame's payload, whose checksum was right.
@@ -98,51 +86,80 @@ func eachRecord(payload []byte, yield func(record []byte) error) error {
 	return nil
 }
 
-// scan calls yield for each record of a segment and returns how many bytes of it are good and the last frame's sequence.
-// torn is true where something follows the good bytes that a crash can have left there.
-func scan(b []byte, yield func(record []byte) error) (good int64, seq uint64, torn bool, err error) {
-	if len(b) < headerSize {
-		// The header is synced before the first frame is written.
-		return 0, 0, true, nil
-	}
-	salt, ok := saltOf(b)
-	if !ok {
-		if len(b) == headerSize {
-			return 0, 0, true, nil
-		}
-		return 0, 0, false, fmt.Errorf("%w at offset 0: not a header of version %d", ErrDamaged, version)
-	}
-	rest := b[headerSize:]
-	for len(rest) > 0 {
-		offset := len(b) - len(rest)
-		got, payload, after, err := readFrame(rest, salt)
-		if err != nil {
-			if at := findFrame(rest[1:], salt); at >= 0 {
-				return 0, 0, false, fmt.Errorf("%w at offset %d: a whole frame follows at %d", ErrDamaged, offset, offset+1+at)
-			}
-			return int64(offset), seq, true, nil
-		}
-		if got != seq+1 {
-			return 0, 0, false, fmt.Errorf("%w at offset %d: frame %d follows frame %d", ErrDamaged, offset, got, seq)
-		}
-		if err := eachRecord(payload, yield); err != nil {
-			return 0, 0, false, fmt.Errorf("frame at offset %d: %w", offset, err)
-		}
-		seq, rest = got, after
-	}
-	return int64(len(b)), seq, false, nil
+// segment is what a scan found.
+type segment struct {
+	header
+	// frames are whole and fill the first good bytes.
+	frames uint64
+	good   int64
+	// last is where the last of them begins.
+	last int64
 }
 
-// findFrame looks for a whole frame anywhere in b.
-func findFrame(b []byte, salt uint64) int {
-	for at := 0; ; at++ {
-		i := bytes.Index(b[at:], frameMagic)
-		if i < 0 {
-			return -1
-		}
-		at += i
-		if _, _, _, err := readFrame(b[at:], salt); err == nil {
-			return at
-		}
+// everyFrame is a limit for scan.
+const everyFrame = math.MaxUint64
+
+// scan calls yield for each record of a segment's first frames, at most limit; what follows them is not looked at.
+func scan(w *window, limit uint64, yield func(record []byte) error) (s segment, err error) {
+	if s.header, err = readHeader(w, segmentKind); err != nil {
+		return s, err
 	}
+	s.good = headerSize
+	for s.good < w.size && s.frames < limit {
+		seq, payload, err := readFrame(w, s.good, s.salt)
+		if errors.Is(err, errSpoilt) {
+			at, err := findFrame(w, s.good+1, s.salt, s.frames+1)
+			if err != nil {
+				return s, err
+			}
+			if at >= 0 {
+				return s, fmt.Errorf("%w at offset %d: a whole frame follows at %d", ErrDamaged, s.good, at)
+			}
+			// What follows the good bytes is what a crash can have left there.
+			return s, nil
+		}
+		if err != nil {
+			return s, err
+		}
+		if seq != s.frames+1 {
+			return s, fmt.Errorf("%w at offset %d: frame %d follows frame %d", ErrDamaged, s.good, seq, s.frames)
+		}
+		if err := eachRecord(payload, yield); err != nil {
+			return s, fmt.Errorf("frame at offset %d: %w", s.good, err)
+		}
+		s.frames, s.last = seq, s.good
+		s.good += frameHeaderSize + int64(len(payload))
+	}
+	return s, nil
+}
+
+// findFrame looks for a whole frame of a sequence from least on, anywhere from the offset on; -1 where there is none.
+func findFrame(w *window, offset int64, salt, least uint64) (int64, error) {
+	candidate := &window{r: w.r, size: w.size}
+	for offset+frameHeaderSize <= w.size {
+		b, err := w.bytes(offset, min(windowBytes, w.size-offset))
+		if err != nil {
+			return -1, err
+		}
+		for at := 0; ; at++ {
+			i := bytes.Index(b[at:], frameMagic)
+			if i < 0 {
+				break
+			}
+			at += i
+			if len(b)-at >= 12 && binary.LittleEndian.Uint64(b[at+4:]) < least {
+				continue
+			}
+			seq, _, err := readFrame(candidate, offset+int64(at), salt)
+			if err == nil && seq >= least {
+				return offset + int64(at), nil
+			}
+			if err != nil && !errors.Is(err, errSpoilt) {
+				return -1, err
+			}
+		}
+		// The next piece begins with what may be a magic's beginning.
+		offset += max(int64(len(b)-len(frameMagic)+1), 1)
+	}
+	return -1, nil
 }

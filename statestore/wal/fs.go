@@ -20,6 +20,9 @@ type FS interface {
 	OpenAppend(name string) (File, error)
 	// ReadFile reads a whole file; errors.Is(err, os.ErrNotExist) where there is none.
 	ReadFile(name string) ([]byte, error)
+	// OpenRead opens a file for reading at offsets; errors.Is(err, os.ErrNotExist) where there is none. It can be read
+	// until it is closed, also where the file was removed or another one has its name by then.
+	OpenRead(name string) (Reader, error)
 	Rename(from, to string) error
 	Remove(name string) error
 	// ReadDir lists the names in a folder.
@@ -35,6 +38,13 @@ type File interface {
 	io.WriteCloser
 	Sync() error
 	Truncate(size int64) error
+}
+
+// Reader is an open file that any number of goroutines may read.
+type Reader interface {
+	io.ReaderAt
+	io.Closer
+	Size() (int64, error)
 }
 
 // ErrLocked says that another process (or another Log of this one) has the folder.
@@ -60,6 +70,14 @@ func (OS) Create(name string) (File, error) {
 
 func (OS) OpenAppend(name string) (File, error) {
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return osFile{f}, nil
+}
+
+func (OS) OpenRead(name string) (Reader, error) {
+	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}
@@ -120,6 +138,15 @@ func (f osFile) Sync() error {
 	}
 }
 
+// Size is the file's size now.
+func (f osFile) Size() (int64, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
 // WriteFile replaces a small file as a whole: temporary file, sync, rename, sync of the folder.
 func WriteFile(fs FS, name string, data []byte) error {
 	tmp := name + ".tmp"
@@ -134,10 +161,11 @@ func WriteFile(fs FS, name string, data []byte) error {
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
-	if err == nil {
-		err = fs.Rename(tmp, name)
+	if err != nil {
+		_ = fs.Remove(tmp)
+		return err
 	}
-	if err == nil {
+	if err = fs.Rename(tmp, name); err == nil {
 		err = fs.SyncDir(filepath.Dir(name))
 	}
 	return err

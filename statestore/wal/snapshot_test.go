@@ -1,6 +1,7 @@
 package wal_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -17,25 +18,22 @@ func TestSnapshotOfLargeRecords(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	write := func(records ...string) error {
-		return l.WriteSnapshot(n, func(add func([]byte) error) error {
-			for _, r := range records {
-				if err := add([]byte(r)); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
+	write := func(records ...string) error { return l.WriteSnapshot(n, snapshotOf(records...)) }
+	tooMuch := func(w *wal.SnapshotWriter) error {
+		if _, err := w.Section(make([]byte, wal.MaxMeta+1), nil); !errors.Is(err, wal.ErrTooLarge) {
+			t.Errorf("meta over the bound: got %v", err)
+		}
+		return nil // the snapshot must fail all the same
 	}
-	if err := write("a", strings.Repeat("x", wal.MaxBatch)); err == nil {
-		t.Fatal("a record over the bound was taken")
+	if err := l.WriteSnapshot(n, tooMuch); !errors.Is(err, wal.ErrTooLarge) {
+		t.Errorf("snapshot with a section over the bound: got %v", err)
 	}
-	most := strings.Repeat("x", wal.MaxBatch-4)
-	if err := write("a", most); err != nil {
+	large := strings.Repeat("x", wal.MaxBatch)
+	if err := write("a", large); err != nil {
 		t.Fatal(err)
 	}
 	l.Close()
 	l, got := mustOpen(t, fs, 0)
-	wantRecords(t, got, "a", most)
+	wantRecords(t, got, "a", large)
 	l.Close()
 }

@@ -34,6 +34,8 @@ func TestFailedSyncThenCrash(t *testing.T) {
 				break
 			}
 		}
+		for l.Recover() != nil {
+		}
 		mustAppend(t, l, "c")
 		for seed := range uint64(20) {
 			l2, again := mustOpen(t, fs.Crash(rand.New(rand.NewPCG(seed, 0))), 0)

@@ -2,4 +2,4 @@
 
 package simulation
 
-const defaultSeeds = 50
+const defaultSeeds = 200

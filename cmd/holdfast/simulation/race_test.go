@@ -3,4 +3,4 @@
 package simulation
 
 // The race detector makes a run five times as long.
-const defaultSeeds = 8
+const defaultSeeds = 6

@@ -1,30 +1,30 @@
+//go:debug randautoseed=0
 package simulation
 
 import (
-	"context"
 	"flag"
 	"fmt"
-	"log/slog"
-	"math/rand/v2"
-	"slices"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/cryptotest"
 	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
-
-	"github.com/holdfast-mesh/holdfast/internal/simnet"
-	configv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/config/v1"
-	storev1 "github.com/holdfast-mesh/holdfast/proto/holdfast/store/v1"
-	holdfastv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/v1"
-	"github.com/holdfast-mesh/holdfast/replication/gossip"
-	"github.com/holdfast-mesh/holdfast/replication/gossip/sim"
-	"github.com/holdfast-mesh/holdfast/statestore"
 )
 
 var (
-	oneSeed = flag.Uint64("sim.seed", 0, "run this seed only")
-	seeds   = flag.Uint64("sim.seeds", defaultSeeds, "run so many seeds")
+	oneSeed   = flag.Uint64("sim.seed", 0, "run this seed only, and show what happens")
+	firstSeed = flag.Uint64("sim.first", 1, "begin with this seed")
+	seeds     = flag.Uint64("sim.seeds", defaultSeeds, "run so many seeds")
+	twice     = flag.Bool("sim.twice", false, "run each of the seeds twice, and say how often the two were the same")
+	stop      = flag.Bool("sim.stop", false, "run one seed after another, and stop at the first that fails")
+	events    = flag.Bool("sim.events", false, "with -sim.seed: print all events, and hashes of them")
+	debug     = flag.Bool("sim.debug", false, "have the stores' own logs, too")
 )
 
 func TestMain(m *testing.M) {
@@ -32,350 +32,124 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-const (
-	// healTime is the promise: so long after the last fault all stores are equal.
-	healTime = 10 * time.Second
-	// trouble is how long faults happen.
-	trouble = 30 * time.Second
-	entries = 6
-)
+// figures are of all runs.
+var figures struct{ runs, operations, faults, virtual atomic.Int64 }
 
-func TestStoresConverge(t *testing.T) {
+func TestStoresKeepTheirPromises(t *testing.T) {
 	if *oneSeed != 0 {
 		run(t, *oneSeed)
 		return
 	}
-	for seed := uint64(1); seed <= *seeds; seed++ {
-		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
-			t.Parallel()
-			run(t, seed)
-		})
-	}
-}
-
-func run(t *testing.T, seed uint64) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, seed)
-		w.trouble()
-		w.heal()
-		w.end()
-		if t.Failed() {
-			t.Logf("again: go test ./cmd/holdfast/simulation -run TestStoresConverge -sim.seed %d -v", seed)
-		}
-	})
-}
-
-// tally is what the writers of one counter know of it.
-type tally struct{ acked, unknown uint64 }
-
-// world is one run: the stores, their network and what was written.
-type world struct {
-	t       *testing.T
-	random  *rand.Rand
-	net     *simnet.Net
-	nodes   []*node
-	tallies map[string]*tally
-	start   time.Time
-	counts  struct{ ops, cuts, crashes int }
-}
-
-// node is one store, by turns up and down.
-type node struct {
-	world  *world
-	index  int
-	name   string
-	disk   *disk
-	engine *statestore.Engine
-	member *sim.Member
-	// back is when a crashed one comes back.
-	back time.Time
-}
-
-func newWorld(t *testing.T, seed uint64) *world {
-	random := rand.New(rand.NewPCG(seed, 0))
-	w := &world{
-		t: t, random: random, tallies: map[string]*tally{}, start: time.Now(),
-		net: simnet.New(seed, simnet.Faults{MinDelay: 50 * time.Microsecond, MaxDelay: 2 * time.Millisecond}),
-	}
-	size := 3 + random.IntN(5)
-	for i := range size {
-		w.nodes = append(w.nodes, &node{world: w, index: i, name: fmt.Sprint("node-", i+1), disk: newDisk()})
-	}
-	for _, n := range w.nodes {
-		n.up()
-	}
-	w.log("%d nodes", size)
-	return w
-}
-
-func (w *world) log(format string, args ...any) {
-	if *oneSeed != 0 {
-		w.t.Logf("%8s  %s", time.Since(w.start).Round(time.Millisecond), fmt.Sprintf(format, args...))
-	}
-}
-
-func (w *world) configuration() *storev1.Configure {
-	typ := func(name string, model, values configv1.Model) *configv1.EntityType {
-		return &configv1.EntityType{
-			Type: name, Model: model, Values: values, Consistency: configv1.Consistency_CONSISTENCY_EVENTUAL,
-			Write: configv1.WriteLevel_WRITE_LEVEL_LOCAL, MaxStateBytes: 1 << 16,
-		}
-	}
-	c := &storev1.Configure{
-		Types: []*configv1.EntityType{
-			typ("counter", configv1.Model_MODEL_GCOUNTER, 0),
-			typ("register", configv1.Model_MODEL_LWW, 0),
-			typ("map", configv1.Model_MODEL_ORMAP, configv1.Model_MODEL_GCOUNTER),
-		},
-		Placement: &configv1.Placement{Epoch: 1},
-	}
-	for _, n := range w.nodes {
-		c.Placement.Members = append(c.Placement.Members, &configv1.Member{Name: n.name, Weight: 1})
-	}
-	return c
-}
-
-func (n *node) up() {
-	w := n.world
-	logger := slog.New(slog.DiscardHandler)
-	engine, err := statestore.Open(statestore.Config{Node: n.name, Dir: "/data", FS: n.disk, Logger: logger})
-	if err != nil {
-		w.t.Fatalf("open %s: %v", n.name, err)
-	}
-	if engine.Configuration() == nil {
-		if err := engine.Configure(context.Background(), w.configuration()); err != nil {
-			w.t.Fatalf("configure %s: %v", n.name, err)
-		}
-	}
-	var join []string
-	for i := range min(3, len(w.nodes)) {
-		join = append(join, fmt.Sprintf("10.0.0.%d:7946", i+1))
-	}
-	member, err := sim.Start(w.net, byte(n.index+1), gossip.Config{
-		Node: n.name, Replica: engine.Replica(), Join: join, Keys: [][]byte{[]byte("0123456789abcdef")}, Engine: engine,
-		Logger: logger, Seed: w.random.Uint64(),
-	})
-	if err != nil {
-		w.t.Fatalf("start %s: %v", n.name, err)
-	}
-	engine.Connect(statestore.Links{Publisher: member.Node, Peers: member.Node.Peers})
-	n.engine, n.member = engine, member
-	w.log("%s is up", n.name)
-}
-
-// crash ends the store as a kill and a loss of power do.
-func (n *node) crash() {
-	n.disk = n.disk.crash(n.world.random)
-	n.member.Crash()
-	_ = n.engine.Close()
-	n.engine, n.member = nil, nil
-	n.world.counts.crashes++
-	n.back = time.Now().Add(n.world.between(100*time.Millisecond, 6*time.Second))
-	n.world.log("%s crashed", n.name)
-}
-
-// trouble writes and breaks things.
-func (w *world) trouble() {
-	nextFault := time.Now().Add(w.between(0, 2*time.Second))
-	for time.Since(w.start) < trouble {
-		time.Sleep(w.between(0, 40*time.Millisecond))
-		w.write(w.nodes[w.random.IntN(len(w.nodes))])
-		for _, n := range w.nodes {
-			if n.engine == nil && time.Now().After(n.back) {
-				n.up()
+	first, last := *firstSeed, *firstSeed+*seeds
+	if *stop {
+		for seed := first; seed < last; seed++ {
+			if !t.Run(fmt.Sprint(seed), func(t *testing.T) { run(t, seed) }) {
+				return
 			}
 		}
-		if time.Now().After(nextFault) {
-			w.fault()
-			nextFault = time.Now().Add(w.between(100*time.Millisecond, 4*time.Second))
-		}
-	}
-}
-
-func (w *world) between(low, high time.Duration) time.Duration {
-	return low + time.Duration(w.random.Int64N(int64(high-low)))
-}
-
-func (w *world) fault() {
-	switch w.random.IntN(7) {
-	case 0: // Two sides.
-		side := map[string]bool{}
-		for _, n := range w.nodes {
-			side[n.name] = w.random.IntN(2) == 0
-		}
-		w.cut("partition", func(a, b string) bool { return side[a] != side[b] })
-	case 1: // One node alone: also what a paused one looks like.
-		alone := w.nodes[w.random.IntN(len(w.nodes))].name
-		w.cut("lone "+alone, func(a, b string) bool { return a == alone || b == alone })
-	case 2: // Some links, each in one direction.
-		w.cut("links", func(string, string) bool { return w.random.IntN(4) == 0 })
-	case 3:
-		w.net.Heal()
-		w.log("links healed")
-	case 4:
-		f := simnet.Faults{
-			MinDelay: 50 * time.Microsecond, MaxDelay: w.between(time.Millisecond, 60*time.Millisecond),
-			Loss: w.random.Float64() / 2, Repeat: w.random.Float64() / 5, Reset: w.random.Float64() / 20, Replay: w.random.Float64() / 5,
-		}
-		w.net.SetFaults(f)
-		w.log("faults %+v", f)
-	default:
-		if n := w.nodes[w.random.IntN(len(w.nodes))]; n.engine != nil {
-			n.crash()
-		}
-	}
-}
-
-func (w *world) cut(what string, which func(a, b string) bool) {
-	w.counts.cuts++
-	w.log("cut: %s", what)
-	for _, a := range w.nodes {
-		for _, b := range w.nodes {
-			if a != b && which(a.name, b.name) {
-				w.net.Cut(a.name, b.name)
-			}
-		}
-	}
-}
-
-// write commits one random change at a node that is up.
-func (w *world) write(n *node) {
-	if n.engine == nil {
 		return
 	}
-	w.counts.ops++
-	by := 1 + w.random.Uint64N(3)
-	inc := &holdfastv1.Operation{Operation: &holdfastv1.Operation_Increment{Increment: &holdfastv1.Increment{By: by}}}
-	key := fmt.Sprint("k", w.random.IntN(entries))
-	c := &storev1.Commit{RequestId: fmt.Sprint("r", w.counts.ops)}
-	counter := ""
-	switch w.random.IntN(4) {
-	case 0, 1:
-		counter = "counter/" + key
-		c.Entity = &storev1.Entity{Type: "counter", Key: key}
-		c.Operations = []*holdfastv1.Operation{inc}
-	case 2:
-		entry := fmt.Sprint("e", w.random.IntN(3))
-		c.Entity = &storev1.Entity{Type: "map", Key: key}
-		op := &holdfastv1.Operation{Operation: &holdfastv1.Operation_MapUpdate{MapUpdate: &holdfastv1.MapUpdate{Key: entry, Operation: inc}}}
-		if w.random.IntN(10) == 0 { // Entries that are removed are only compared, not counted.
-			op = &holdfastv1.Operation{Operation: &holdfastv1.Operation_MapRemove{MapRemove: &holdfastv1.MapRemove{Key: entry}}}
+	begin := time.Now()
+	t.Run("seeds", func(t *testing.T) {
+		for seed := first; seed < last; seed++ {
+			t.Run(fmt.Sprint(seed), func(t *testing.T) {
+				t.Parallel()
+				run(t, seed)
+			})
 		}
-		c.Operations = []*holdfastv1.Operation{op}
-	default:
-		c.Entity = &storev1.Entity{Type: "register", Key: key}
-		c.Operations = []*holdfastv1.Operation{{
-			Operation: &holdfastv1.Operation_Set{Set: &holdfastv1.Set{Value: []byte(c.RequestId)}},
-		}}
-	}
-	tl := w.tallies[counter]
-	if tl == nil {
-		tl = &tally{}
-		w.tallies[counter] = tl
-	}
-	if w.random.IntN(200) == 0 {
-		// The store dies with the commit under way: nobody hears what became of it.
-		n.engine.CommitAsync(c, time.Time{}, func(*storev1.Committed, error) {})
-		tl.unknown += by
-		n.crash()
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	if _, err := n.engine.Commit(ctx, c); err != nil {
-		w.t.Errorf("commit at %s: %v", n.name, err)
-	} else if counter != "" {
-		tl.acked += by
-	}
+	})
+	took := time.Since(begin)
+	fmt.Printf("simulation: %d runs in %s, %.1f a second; %s of virtual time, %d changes, %d faults\n", figures.runs.Load(),
+		took.Round(time.Millisecond), float64(figures.runs.Load())/took.Seconds(), time.Duration(figures.virtual.Load()),
+		figures.operations.Load(), figures.faults.Load())
 }
 
-// heal ends all faults and checks the promises.
-func (w *world) heal() {
-	w.net.Heal()
-	w.net.SetFaults(simnet.Faults{MinDelay: 50 * time.Microsecond, MaxDelay: 2 * time.Millisecond})
-	for _, n := range w.nodes {
-		if n.engine == nil {
-			n.up()
-		}
+// TestSameSeedTwice measures how much of a run its seed determines: it runs each seed in two processes of their own. That
+// the decisions are the same is required; the events are counted.
+func TestSameSeedTwice(t *testing.T) {
+	binary, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
 	}
-	w.log("all healed: %+v", w.counts)
-	healed := time.Now()
-	for !w.equal() {
-		if time.Since(healed) > healTime {
-			w.t.Errorf("stores differ %s after the last fault: %s", healTime, w.difference())
-			return
-		}
-		time.Sleep(20 * time.Millisecond)
+	last := *firstSeed + 1
+	if *twice {
+		last = *firstSeed + *seeds
 	}
-	w.log("equal after %s", time.Since(healed))
-	for i := range entries {
-		key := fmt.Sprint("k", i)
-		tl := w.tallies["counter/"+key]
-		if tl == nil {
-			continue
-		}
-		for _, n := range w.nodes {
-			state, err := n.engine.Get(&storev1.Entity{Type: "counter", Key: key})
+	same, alike, lines := 0, 0, 0
+	for seed := *firstSeed; seed < last; seed++ {
+		var outs [2][]string
+		for i := range outs {
+			cmd := exec.Command(binary, "-test.run", "TestStoresKeepTheirPromises", "-test.cpu", "1", "-sim.seed", fmt.Sprint(seed), "-sim.events")
+			out, err := cmd.Output()
 			if err != nil {
-				w.t.Fatal(err)
+				t.Fatalf("seed %d: %v\n%s", seed, err, out)
 			}
-			if got := state.GetValue().GetGcounter(); got < tl.acked || got > tl.acked+tl.unknown {
-				w.t.Errorf("%s: %s is %d, acknowledged %d, unknown %d", n.name, key, got, tl.acked, tl.unknown)
-			}
+			outs[i] = strings.Split(string(out), "\n")
 		}
+		a, b := outs[0], outs[1]
+		if pa, pb := marked(a, "decisions "), marked(b, "decisions "); pa == "" || pa != pb {
+			t.Errorf("seed %d decided otherwise the second time: %s, %s", seed, pa, pb)
+		}
+		if marked(a, "events ") == marked(b, "events ") {
+			same++
+		}
+		for i := range min(len(a), len(b)) {
+			if a[i] != b[i] {
+				break
+			}
+			alike++
+		}
+		lines += max(len(a), len(b))
 	}
-	if w.counts.ops < 500 || w.counts.cuts+w.counts.crashes < 3 {
-		w.t.Errorf("the run proves nothing: %+v", w.counts)
-	}
+	fmt.Printf("simulation: of %d seeds that ran twice, %d had all events the same; the same from the beginning were %d %% of the events\n",
+		last-*firstSeed, same, 100*alike/max(lines, 1))
 }
 
-func (w *world) equal() bool { return w.difference() == "" }
-
-// difference tells one thing that two stores do not agree on, "" where they agree.
-func (w *world) difference() string {
-	first := w.nodes[0]
-	for _, n := range w.nodes[1:] {
-		for _, typ := range first.engine.Types() {
-			a, b := first.engine.SlotHashes(typ), n.engine.SlotHashes(typ)
-			if len(a) != len(b) {
-				return fmt.Sprintf("%s: %s has %d slots, %s %d", typ, first.name, len(a), n.name, len(b))
-			}
-			for i := range a {
-				if a[i].Slot != b[i].Slot || a[i].Hash != b[i].Hash {
-					return fmt.Sprintf("%s: slot %d of %s, slot %d of %s", typ, a[i].Slot, first.name, b[i].Slot, n.name)
-				}
-			}
-			for key := range entries {
-				ent := &storev1.Entity{Type: typ, Key: fmt.Sprint("k", key)}
-				x, errX := first.engine.Get(ent)
-				y, errY := n.engine.Get(ent)
-				if errX != nil || errY != nil || !slices.Equal(value(x), value(y)) {
-					return fmt.Sprintf("%s %s: %v at %s, %v at %s", typ, ent.Key, x.GetValue(), first.name, y.GetValue(), n.name)
-				}
-			}
+// marked is the line that begins with a word.
+func marked(lines []string, word string) string {
+	for _, l := range lines {
+		if strings.HasPrefix(l, word) {
+			return l
 		}
 	}
 	return ""
 }
 
-// value flattens a state so that equal ones are equal.
-func value(s *storev1.State) []string {
-	v := s.GetValue()
-	out := []string{fmt.Sprint(s.GetExists(), v.GetGcounter(), string(v.GetLww()))}
-	for k, e := range v.GetOrmap().GetEntries() {
-		out = append(out, fmt.Sprint(k, "=", e.GetGcounter()))
+// run runs one seed.
+func run(t *testing.T, seed uint64) {
+	if *events { // Identities of stores are random; memberlist's own choices are by the debug setting above.
+		cryptotest.SetGlobalRandom(t, seed)
 	}
-	slices.Sort(out)
-	return out
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, seed, 0)
+		defer func() {
+			if t.Failed() {
+				w.keepLog()
+			}
+		}()
+		w.trouble()
+		w.heal()
+		w.verify()
+		w.end()
+		if *events {
+			w.print()
+		}
+		figures.runs.Add(1)
+		figures.operations.Add(int64(w.ops))
+		figures.virtual.Add(int64(time.Since(w.start)))
+		for _, n := range w.faults {
+			figures.faults.Add(int64(n))
+		}
+	})
 }
 
-func (w *world) end() {
-	for _, n := range w.nodes {
-		if n.member != nil {
-			n.member.Close()
-			_ = n.engine.Close()
-		}
+// keepLog writes what happened to a file, for another run of the seed may go otherwise.
+func (w *world) keepLog() {
+	name := filepath.Join(os.TempDir(), fmt.Sprintf("holdfast-simulation-%d.log", w.seed))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := os.WriteFile(name, []byte(strings.Join(w.events, "\n")+"\n"), 0o600); err != nil {
+		w.t.Log(err)
 	}
-	// Memberlist's last probes end by their timers, and the bubble's time stands still after the test's end.
-	time.Sleep(time.Minute)
+	w.t.Logf("what happened: %s; again: make sim SEED=%d", name, w.seed)
 }

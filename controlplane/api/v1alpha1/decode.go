@@ -121,7 +121,10 @@ func (d *document) decode(out any) bool {
 	return true
 }
 
-var unmarshaler = reflect.TypeFor[yaml.Unmarshaler]()
+var (
+	unmarshaler = reflect.TypeFor[yaml.Unmarshaler]()
+	bareNamed   = reflect.TypeFor[interface{ bareNames() }]()
+)
 
 func (d *document) walk(n *yaml.Node, t reflect.Type, field string, depth int) {
 	d.lines[field] = n.Line
@@ -142,7 +145,9 @@ func (d *document) walk(n *yaml.Node, t reflect.Type, field string, depth int) {
 		return
 	case n.Tag == "!!null":
 		want := "give it a value, or remove it"
-		if t.Kind() == reflect.Struct {
+		if reflect.PointerTo(t).Implements(bareNamed) {
+			want = "name a model, for example gcounter"
+		} else if t.Kind() == reflect.Struct {
 			want = "write {} where you want it without settings, or remove it"
 		}
 		d.errorAt(n.Line, field, "is empty; %s", want)
@@ -174,13 +179,31 @@ func (d *document) walk(n *yaml.Node, t reflect.Type, field string, depth int) {
 
 func (d *document) walkStruct(n *yaml.Node, t reflect.Type, field string, depth int) {
 	if n.Kind != yaml.MappingNode {
-		// A model or a carriage is easily written as a bare name.
-		if _, ok := fieldsOf(t)[n.Value]; ok && n.Kind == yaml.ScalarNode {
+		ft, known := fieldsOf(t)[n.Value]
+		bare := reflect.PointerTo(t).Implements(bareNamed)
+		switch {
+		case n.Kind != yaml.ScalarNode:
+			d.errorAt(n.Line, field, "is %s; write a mapping", kindName(n))
+			return
+		case known && !bare:
+			// A carriage is easily written as a bare name.
 			d.errorAt(n.Line, field, "is a bare name; write %s: {%s: {}}", last(field), n.Value)
 			return
+		case !bare:
+			d.errorAt(n.Line, field, "is %s; write a mapping", kindName(n))
+			return
+		case !known:
+			d.errorAt(n.Line, field, "%q is not known; %s", n.Value, suggest(n.Value, fieldsOf(t)))
+			return
+		case ft == reflect.TypeFor[*ORMap]():
+			d.errorAt(n.Line, field, "ormap needs the model of its values; write {ormap: {values: gcounter}}")
+			return
 		}
-		d.errorAt(n.Line, field, "is %s; write a mapping", kindName(n))
-		return
+		// From here on as if it were written in full.
+		name := *n
+		*n = yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: n.Line, Column: n.Column, Content: []*yaml.Node{
+			&name, {Kind: yaml.MappingNode, Tag: "!!map", Line: n.Line, Column: n.Column},
+		}}
 	}
 	known := fieldsOf(t)
 	seen := map[string]bool{}
@@ -218,8 +241,8 @@ func (d *document) walkScalar(n *yaml.Node, t reflect.Type, field string) {
 		if n.Tag != "!!bool" {
 			d.errorAt(n.Line, field, "%q is neither true nor false", n.Value)
 		}
-	case reflect.Int:
-		var v int
+	case reflect.Int, reflect.Int64:
+		var v int64
 		if n.Tag != "!!int" || n.Decode(&v) != nil {
 			d.errorAt(n.Line, field, "%q is not a whole number", n.Value)
 		}
@@ -245,13 +268,17 @@ func fieldsOf(t reflect.Type) map[string]reflect.Type {
 	return out
 }
 
+var joiners = strings.NewReplacer("_", "", "-", "")
+
 func suggest(name string, known map[string]reflect.Type) string {
 	names := make([]string, 0, len(known))
-	for k := range known {
-		if strings.EqualFold(k, name) || strings.EqualFold(k, strings.ReplaceAll(name, "_", "")) {
+	for k, t := range known {
+		if strings.EqualFold(k, name) || strings.EqualFold(k, joiners.Replace(name)) {
 			return "did you mean " + k + "?"
 		}
-		names = append(names, k)
+		if t != reflect.TypeFor[*Unsupported]() {
+			names = append(names, k)
+		}
 	}
 	slices.Sort(names)
 	if len(names) == 0 {

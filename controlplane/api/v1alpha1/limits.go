@@ -9,8 +9,10 @@ const (
 	maxDocuments = 1000
 	// maxErrors is how many errors one parse reports; the rest would scroll the first ones away.
 	maxErrors = 20
-	// maxDepth is deeper than any document of ours.
-	maxDepth = 16
+	// maxDepth is deeper than any document of ours: the deepest model ends at 2 levels a map below spec.entity.model.
+	maxDepth = 24
+	// maxMapDepth is how deep ormaps may be nested: each level is a key that every operation repeats.
+	maxMapDepth = 8
 
 	// MaxMetadataState is the largest state that metadata may carry: gRPC-Java takes 8 KiB of metadata in all.
 	MaxMetadataState = 4096
@@ -22,6 +24,8 @@ const (
 	defaultFieldState     = 65536
 	defaultPassivateAfter = 10 * time.Minute
 	minPassivateAfter     = time.Second
-	maxNameBytes          = 63
-	maxTypeBytes          = 128
+	// minTTL is far above the time that a change takes to reach the other replicas.
+	minTTL       = time.Second
+	maxNameBytes = 63
+	maxTypeBytes = 128
 )

@@ -47,8 +47,13 @@ func (*Unsupported) UnmarshalYAML(*yaml.Node) error {
 	return fmt.Errorf("is not in this version; remove it")
 }
 
-// String is the duration as it is written.
-func (d Duration) String() string { return time.Duration(d).String() }
+// String is the duration as it is written, "none" where there is none.
+func (d Duration) String() string {
+	if d == 0 {
+		return "none"
+	}
+	return time.Duration(d).String()
+}
 
 // String is the number as it is written.
 func (r Replicas) String() string {

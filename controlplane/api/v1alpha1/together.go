@@ -115,6 +115,7 @@ func difference(a, b *Entity) (field, av, bv string) {
 		{"affinity", func(e *Entity) string { return e.Affinity }},
 		{"replicas", func(e *Entity) string { return e.Replicas.String() }},
 		{"maxStateBytes", func(e *Entity) string { return strconv.Itoa(e.MaxStateBytes) }},
+		{"ttl", func(e *Entity) string { return e.TTL.String() }},
 		{"passivateAfter", func(e *Entity) string { return e.PassivateAfter.String() }},
 		{"onUnavailable", func(e *Entity) string { return e.OnUnavailable }},
 	} {
@@ -123,19 +124,4 @@ func difference(a, b *Entity) (field, av, bv string) {
 		}
 	}
 	return "", "", ""
-}
-
-// String is the model as it is written.
-func (m Model) String() string {
-	switch {
-	case m.Value != nil:
-		return "value"
-	case m.GCounter != nil:
-		return ModelGCounter
-	case m.LWW != nil:
-		return ModelLWW
-	case m.ORMap != nil:
-		return "ormap of " + m.ORMap.Values
-	}
-	return "no model"
 }

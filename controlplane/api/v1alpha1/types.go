@@ -68,6 +68,7 @@ type Entity struct {
 	Write          string   `yaml:"write"`
 	Affinity       string   `yaml:"affinity"`
 	Replicas       Replicas `yaml:"replicas"`
+	TTL            Duration `yaml:"ttl"`
 	Carriage       Carriage `yaml:"carriage"`
 	MaxStateBytes  int      `yaml:"maxStateBytes"`
 	PassivateAfter Duration `yaml:"passivateAfter"`
@@ -81,27 +82,6 @@ type Key struct {
 	// Field: at this path from the request message, for example presentation.id.
 	Field  string `yaml:"field"`
 	Header string `yaml:"header"`
-}
-
-// Model is the state model: exactly one of the fields.
-type Model struct {
-	Value    *Empty `yaml:"value"`
-	GCounter *Empty `yaml:"gcounter"`
-	LWW      *Empty `yaml:"lww"`
-	ORMap    *ORMap `yaml:"ormap"`
-
-	EventSourced *Unsupported `yaml:"event_sourced"`
-	PNCounter    *Unsupported `yaml:"pncounter"`
-	GSet         *Unsupported `yaml:"gset"`
-	ORSet        *Unsupported `yaml:"orset"`
-	MVRegister   *Unsupported `yaml:"mvregister"`
-	Flag         *Unsupported `yaml:"flag"`
-	Vote         *Unsupported `yaml:"vote"`
-}
-
-// ORMap is a map whose values are all of one other model.
-type ORMap struct {
-	Values string `yaml:"values"`
 }
 
 // Carriage says how the state travels to the service and back: exactly one of the fields.

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -38,6 +40,78 @@ func TestDefaults(t *testing.T) {
 	}
 	if w := c.Mesh.Spec.Workloads[0]; w.Scope != ScopeNode || w.Env["FOO"] != "bar" {
 		t.Errorf("got %+v", w)
+	}
+}
+
+// nested is a model in so many ormaps.
+func nested(maps int, model string) string {
+	return strings.Repeat("{ormap: {values: ", maps) + model + strings.Repeat("}}", maps)
+}
+
+// sharing is two services of one entity type, with what each says of it.
+func sharing(modelA, moreA, modelB, moreB string) string {
+	const service = `apiVersion: holdfast.dev/v1alpha1
+kind: StatefulService
+metadata: {name: %s}
+spec:
+  service: t.v1.%s
+  entity:
+    type: t.Thing
+    model: %s
+    carriage: {field: {}}
+    %s
+  workloadRef: {kind: Local, name: things}
+---
+`
+	return fmt.Sprintf(service, "a", "A", modelA, moreA) + fmt.Sprintf(service, "b", "B", modelB, moreB) +
+		"apiVersion: holdfast.dev/v1alpha1\nkind: LocalMesh\nmetadata: {name: m}\nspec: {workloads: [{name: things, command: [things]}]}\n"
+}
+
+// Every model, in full and as a bare name, alone and in maps.
+func TestModels(t *testing.T) {
+	for _, tt := range []struct{ yaml, want string }{
+		{"{value: {}}", "value"},
+		{"value", "value"},
+		{"gcounter", "gcounter"},
+		{"{pncounter: {}}", "pncounter"},
+		{"gset", "gset"},
+		{"{orset: {}}", "orset"},
+		{"lww", "lww"},
+		{"{mvregister: {}}", "mvregister"},
+		{"flag", "flag"},
+		{"{vote: {}}", "vote"},
+		{"bcounter", "bcounter"},
+		{"{bcounter: {}}", "bcounter"},
+		{"{bcounter: {floor: 0}}", "bcounter"},
+		{"{bcounter: {floor: -500}}", "bcounter with floor -500"},
+		{"{ormap: {values: orset}}", "ormap of orset"},
+		{"{ormap: {values: {orset: {}}}}", "ormap of orset"},
+		{"{ormap: {values: {ormap: {values: mvregister}}}}", "ormap of ormap of mvregister"},
+		{"\n      ormap:\n        values:\n          ormap:\n            values: vote", "ormap of ormap of vote"},
+		{nested(8, "{flag: {}}"), strings.Repeat("ormap of ", 8) + "flag"},
+	} {
+		c, err := Parse("f", []byte(sharing(tt.yaml, "", tt.yaml, "")))
+		if err != nil {
+			t.Errorf("%s: %v", tt.yaml, err)
+			continue
+		}
+		if got := c.Services[0].Spec.Entity.Model.String(); got != tt.want {
+			t.Errorf("%s: got %s, want %s", tt.yaml, got, tt.want)
+		}
+	}
+}
+
+func TestLevelsAndTTL(t *testing.T) {
+	for _, level := range []string{WriteLocal, WriteLocalMem, WriteMajority, WriteAll} {
+		more := "write: " + level + "\n    ttl: 24h"
+		c, err := Parse("f", []byte(sharing("orset", more, "orset", more)))
+		if err != nil {
+			t.Errorf("%s: %v", level, err)
+			continue
+		}
+		if e := c.Services[0].Spec.Entity; e.Write != level || time.Duration(e.TTL) != 24*time.Hour {
+			t.Errorf("%s: got write %s, ttl %s", level, e.Write, e.TTL)
+		}
 	}
 }
 
@@ -77,18 +151,40 @@ var edits = []struct{ name, old, new string }{
 	{"binary header", "{option: true}", "{header: x-tenant-bin}"},
 	{"no model", "    model: {ormap: {values: gcounter}}\n", ""},
 	{"two models", "{ormap: {values: gcounter}}", "{gcounter: {}, lww: {}}"},
-	{"bare model", "{ormap: {values: gcounter}}", "gcounter"},
 	{"empty model", "{ormap: {values: gcounter}}", "{gcounter: }"},
-	{"model not in this version", "{ormap: {values: gcounter}}", "{pncounter: {}}"},
-	{"ormap of a later model", "values: gcounter", "values: orset"},
+	{"unknown model", "{ormap: {values: gcounter}}", "{counter: {}}"},
+	{"unknown bare model", "{ormap: {values: gcounter}}", "counter"},
+	{"model in another spelling", "{ormap: {values: gcounter}}", "OR_Set"},
+	{"model in a list", "{ormap: {values: gcounter}}", "[gcounter]"},
+	{"model not in this version", "{ormap: {values: gcounter}}", "{event_sourced: {}}"},
+	{"bare model not in this version", "{ormap: {values: gcounter}}", "event_sourced"},
+	{"setting of a model without settings", "{ormap: {values: gcounter}}", "{pncounter: {floor: 1}}"},
+	{"floor in words", "{ormap: {values: gcounter}}", "{bcounter: {floor: none}}"},
+	{"floor too low", "{ormap: {values: gcounter}}", "{bcounter: {floor: -9223372036854775809}}"},
+	{"bare ormap", "{ormap: {values: gcounter}}", "ormap"},
+	{"ormap without values", "{ormap: {values: gcounter}}", "{ormap: {}}"},
+	{"ormap of nothing", "{ormap: {values: gcounter}}", "{ormap: {values: }}"},
 	{"ormap of nothing known", "values: gcounter", "values: counter"},
+	{"ormap of another spelling", "values: gcounter", "values: GCounter"},
+	{"ormap of value", "values: gcounter", "values: {value: {}}"},
+	{"ormap of bcounter", "values: gcounter", "values: bcounter"},
+	{"ormap of two", "values: gcounter", "values: {gcounter: {}, lww: {}}"},
+	{"bcounter inside ormap of ormap", "values: gcounter", "values: {ormap: {values: {bcounter: {floor: 3}}}}"},
+	{"nine ormaps", "model: {ormap: {values: gcounter}}", "model: " + nested(9, "gcounter")},
+	{"a hundred ormaps", "model: {ormap: {values: gcounter}}", "model: " + nested(100, "gcounter")},
 	{"causal", "consistency: eventual", "consistency: causal"},
 	{"unknown consistency", "consistency: eventual", "consistency: linearizable"},
 	{"strong CRDT", "consistency: eventual\n    write: LOCAL\n    affinity: local", "consistency: strong"},
 	{"strong with write and affinity", "model: {ormap: {values: gcounter}}\n    consistency: eventual", "model: {value: {}}\n    consistency: strong"},
 	{"strong and pass", "consistency: strong", "consistency: strong\n    onUnavailable: pass"},
-	{"majority", "write: LOCAL", "write: MAJORITY"},
-	{"unknown write", "write: LOCAL", "write: local"},
+	{"unknown write", "write: LOCAL", "write: QUORUM"},
+	{"write in another spelling", "write: LOCAL", "write: majority"},
+	{"ttl without unit", "replicas: all", "replicas: all\n    ttl: 60"},
+	{"ttl too short", "replicas: all", "replicas: all\n    ttl: 10ms"},
+	{"ttl of nothing", "replicas: all", "replicas: all\n    ttl: 0s"},
+	{"ttl of bcounter", "model: {ormap: {values: gcounter}}", "ttl: 24h\n    model: bcounter"},
+	{"ttl of strong", "consistency: strong", "consistency: strong\n    ttl: 24h"},
+	{"strong bcounter", "model: {value: {}}", "model: {bcounter: {floor: 5}}"},
 	{"unknown affinity", "affinity: local", "affinity: near"},
 	{"no replicas", "replicas: all", "replicas: 0"},
 	{"replicas of words", "replicas: all", "replicas: three"},
@@ -111,6 +207,10 @@ var edits = []struct{ name, old, new string }{
 	{"same name twice", "{name: accounts}\nspec", "{name: questions}\nspec"},
 	{"same service twice", "bank.v1.Accounts", "qa.v1.Questions"},
 	{"one type, two contracts", "bank.Account", "qa.Presentation"},
+	{"one type, two floors", "ALL", sharing("{bcounter: {floor: 1}}", "", "bcounter", "")},
+	{"one type, two ttls", "ALL", sharing("orset", "ttl: 24h", "orset", "")},
+	{"one type, two levels", "ALL", sharing("orset", "", "orset", "write: ALL")},
+	{"one type, two maps", "ALL", sharing("{ormap: {values: {ormap: {values: flag}}}}", "", "{ormap: {values: {ormap: {values: vote}}}}", "")},
 	{"two meshes", "  - name: page", "---\napiVersion: holdfast.dev/v1alpha1\nkind: LocalMesh\nmetadata: {name: more}\nspec:\n  workloads:\n  - name: page"},
 	{"workload name twice", "- {name: accounts,", "- {name: questions,"},
 	{"workload with both", "command: [bin/questions]\n    env: {FOO: bar}", "command: [bin/questions]\n    address: 127.0.0.1:1"},
@@ -159,18 +259,73 @@ func TestErrorsGolden(t *testing.T) {
 	}
 }
 
+// depth counts a model's ormaps, and is over every limit where one is not whole.
+func depth(m *Model) int {
+	n := 0
+	for ; m != nil && m.ORMap != nil; n++ {
+		m = m.ORMap.Values
+	}
+	if m == nil || m.Name() == "" || n > 0 && (m.Value != nil || m.BCounter != nil) {
+		return maxMapDepth + 1
+	}
+	return n
+}
+
+// Any tree of models is taken or refused as the rules say, however it is written.
+func TestModelsProperty(t *testing.T) {
+	leaves := []string{ModelValue, ModelGCounter, ModelPNCounter, ModelBCounter, ModelGSet, ModelORSet, ModelLWW, ModelMVRegister, ModelFlag, ModelVote}
+	rapid.Check(t, func(t *rapid.T) {
+		maps := rapid.IntRange(0, maxMapDepth+3).Draw(t, "maps")
+		leaf := rapid.SampledFrom(leaves).Draw(t, "leaf")
+		text, words, want := leaf, leaf, maps <= maxMapDepth
+		floor := int64(0)
+		switch {
+		case leaf == ModelBCounter && rapid.Bool().Draw(t, "settings"):
+			floor = rapid.Int64().Draw(t, "floor")
+			text = fmt.Sprintf("{bcounter: {floor: %d}}", floor)
+			if floor != 0 {
+				words = fmt.Sprintf("bcounter with floor %d", floor)
+			}
+		case rapid.Bool().Draw(t, "in full"):
+			text = "{" + leaf + ": {}}"
+		}
+		if maps > 0 && (leaf == ModelValue || leaf == ModelBCounter) {
+			want = false
+		}
+		c, err := Parse("f", []byte(sharing(nested(maps, text), "", nested(maps, text), "")))
+		if (err == nil) != want {
+			t.Fatalf("%d ormaps of %s: %v", maps, text, err)
+		}
+		if err != nil {
+			return
+		}
+		m := &c.Services[1].Spec.Entity.Model
+		if got, want := m.String(), strings.Repeat("ormap of ", maps)+words; got != want || maps == 0 && m.BCounter != nil && m.BCounter.Floor != floor {
+			t.Fatalf("got %s, want %s", got, want)
+		}
+	})
+}
+
 func FuzzParse(f *testing.F) {
 	good := goodYAML(f)
 	f.Add([]byte(good))
 	for _, e := range edits {
 		f.Add([]byte(strings.Replace(good, e.old, e.new, 1)))
 	}
+	f.Add([]byte(sharing(nested(8, "orset"), "ttl: 1m", nested(8, "orset"), "ttl: 1m")))
+	f.Add([]byte(sharing("{bcounter: {floor: -1}}", "write: ALL", "{bcounter: {floor: -1}}", "write: ALL")))
 	f.Add([]byte("a: &a [*a, *a]\nb: {<<: *a}\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := Parse("f", data)
 		if err == nil {
 			for _, s := range c.Services {
 				e := s.Spec.Entity
+				if m := &e.Model; depth(m) > maxMapDepth || m.Name() == "" {
+					t.Errorf("accepted the model %s", m)
+				}
+				if e.TTL != 0 && (e.Model.BCounter != nil || e.Consistency == ConsistencyStrong || time.Duration(e.TTL) < minTTL) {
+					t.Errorf("accepted ttl %s of a %s %s", e.TTL, e.Consistency, &e.Model)
+				}
 				if s.Spec.WorkloadRef == nil || s.Spec.Descriptors == nil || e.Affinity == "" || e.MaxStateBytes < 1 || e.PassivateAfter < 1 {
 					t.Errorf("accepted but incomplete: %+v", s)
 				}

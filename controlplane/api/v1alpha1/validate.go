@@ -17,7 +17,10 @@ const (
 	ConsistencyStrong   = "strong"
 	ConsistencyEventual = "eventual"
 
-	WriteLocal = "LOCAL"
+	WriteLocal    = "LOCAL"
+	WriteLocalMem = "LOCAL_MEM"
+	WriteMajority = "MAJORITY"
+	WriteAll      = "ALL"
 
 	AffinityLocal = "local"
 	AffinityOwner = "owner"
@@ -28,8 +31,17 @@ const (
 	EncodingProto = "proto"
 	EncodingJSON  = "json"
 
-	ModelGCounter = "gcounter"
-	ModelLWW      = "lww"
+	ModelValue      = "value"
+	ModelGCounter   = "gcounter"
+	ModelPNCounter  = "pncounter"
+	ModelBCounter   = "bcounter"
+	ModelGSet       = "gset"
+	ModelORSet      = "orset"
+	ModelLWW        = "lww"
+	ModelMVRegister = "mvregister"
+	ModelFlag       = "flag"
+	ModelVote       = "vote"
+	ModelORMap      = "ormap"
 
 	KindLocal = "Local"
 )
@@ -45,6 +57,9 @@ func (d *document) word(field, got string, known, later []string) bool {
 	switch {
 	case slices.Contains(known, got):
 		return true
+	case slices.ContainsFunc(known, func(k string) bool { return strings.EqualFold(k, got) }):
+		i := slices.IndexFunc(known, func(k string) bool { return strings.EqualFold(k, got) })
+		d.errorf(field, "%q is not known; did you mean %s?", got, known[i])
 	case slices.Contains(later, got):
 		d.errorf(field, "%s is not in this version; write %s", got, strings.Join(known, " or "))
 	default:
@@ -111,13 +126,7 @@ func (d *document) validateEntity(spec *ServiceSpec) {
 		d.errorf(at+"type", "%q is no entity type; write a dotted name of at most %d bytes, for example qa.Presentation", e.Type, maxTypeBytes)
 	}
 	d.validateKey(&e.Key)
-	if n := count(e.Model.Value != nil, e.Model.GCounter != nil, e.Model.LWW != nil, e.Model.ORMap != nil); n != 1 {
-		d.errorf(at+"model", "names %d models; write exactly one of {value: {}}, {gcounter: {}}, {lww: {}}, {ormap: {values: gcounter}}", n)
-	}
-	if m := e.Model.ORMap; m != nil {
-		d.word(at+"model.ormap.values", m.Values, []string{ModelGCounter, ModelLWW},
-			[]string{"value", "ormap", "pncounter", "gset", "orset", "mvregister", "flag", "vote"})
-	}
+	d.validateModel(at+"model", &e.Model, 0)
 	setDefault(&e.Consistency, ConsistencyEventual)
 	if !d.word(at+"consistency", e.Consistency, []string{ConsistencyEventual, ConsistencyStrong}, []string{"causal"}) {
 		return
@@ -126,9 +135,10 @@ func (d *document) validateEntity(spec *ServiceSpec) {
 		d.validateStrong(e)
 	} else {
 		setDefault(&e.Write, WriteLocal)
-		d.word(at+"write", e.Write, []string{WriteLocal}, []string{"LOCAL_MEM", "MAJORITY", "ALL"})
+		d.word(at+"write", e.Write, []string{WriteLocal, WriteLocalMem, WriteMajority, WriteAll}, nil)
 		setDefault(&e.Affinity, AffinityLocal)
 		d.word(at+"affinity", e.Affinity, []string{AffinityLocal, AffinityOwner}, nil)
+		d.validateTTL(e)
 	}
 	setDefault(&e.OnUnavailable, OnUnavailableFail)
 	if d.word(at+"onUnavailable", e.OnUnavailable, []string{OnUnavailableFail, OnUnavailablePass}, nil) &&
@@ -137,7 +147,7 @@ func (d *document) validateEntity(spec *ServiceSpec) {
 	}
 	d.validateCarriage(spec)
 	switch {
-	case e.PassivateAfter == 0 && d.lines[at+"passivateAfter"] == 0:
+	case !d.written(at + "passivateAfter"):
 		e.PassivateAfter = Duration(defaultPassivateAfter)
 	case time.Duration(e.PassivateAfter) < minPassivateAfter:
 		d.errorf(at+"passivateAfter", "%s is too short; write %s or more", time.Duration(e.PassivateAfter), minPassivateAfter)
@@ -146,11 +156,14 @@ func (d *document) validateEntity(spec *ServiceSpec) {
 
 func (d *document) validateStrong(e *Entity) {
 	const at = "spec.entity."
-	if e.Model.Value == nil && count(e.Model.GCounter != nil, e.Model.LWW != nil, e.Model.ORMap != nil) == 1 {
+	if name := e.Model.Name(); name != "" && name != ModelValue {
 		d.errorf(at+"consistency", "strong needs model {value: {}}: a CRDT merges concurrent writes and strong has none; write model: {value: {}}, or consistency: eventual")
 	}
 	if e.Write != "" {
 		d.errorf(at+"write", "strong needs none: a commit is in etcd before the reply leaves; remove it")
+	}
+	if d.written(at + "ttl") {
+		d.errorf(at+"ttl", "is for eventual types: strong values expire in a later version; remove it")
 	}
 	if e.Affinity == AffinityLocal {
 		d.errorf(at+"affinity", "local can't be with strong: only the owner commits; remove it, or write owner")
@@ -160,9 +173,26 @@ func (d *document) validateStrong(e *Entity) {
 	e.Affinity = AffinityOwner
 }
 
+func (d *document) validateTTL(e *Entity) {
+	const at = "spec.entity.ttl"
+	switch {
+	case !d.written(at):
+	case e.Model.BCounter != nil:
+		d.errorf(at, "can't be with bcounter: a store that is away could still take off what the others deleted; remove it")
+	case time.Duration(e.TTL) < minTTL:
+		d.errorf(at, "%s is too short; write %s or more, or remove it to keep entities for ever", time.Duration(e.TTL), minTTL)
+	}
+}
+
+// written tells whether the document has the field.
+func (d *document) written(field string) bool {
+	_, ok := d.lines[field]
+	return ok
+}
+
 func (d *document) validateKey(k *Key) {
 	const at = "spec.entity.key"
-	if _, written := d.lines[at]; !written {
+	if !d.written(at) {
 		k.Option = true
 	}
 	if n := count(k.Option, k.Field != "", k.Header != ""); n != 1 {
@@ -195,7 +225,7 @@ func (d *document) validateCarriage(spec *ServiceSpec) {
 		d.errorf(at+"carriage", "names %d carriages; write one of {field: {}}, {metadata: {encoding: proto}}, {metadata: {encoding: json}}", n)
 		return
 	}
-	_, written := d.lines[at+"maxStateBytes"]
+	written := d.written(at + "maxStateBytes")
 	if m := e.Carriage.Metadata; m != nil {
 		setDefault(&m.Encoding, EncodingProto)
 		d.word(at+"carriage.metadata.encoding", m.Encoding, []string{EncodingProto, EncodingJSON}, nil)

@@ -23,6 +23,63 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Clock says which of two writes of an lww register is the later one.
+type Clock int32
+
+const (
+	// The store's hybrid logical clock: what was seen is always older.
+	Clock_CLOCK_DEFAULT Clock = 0
+	// The earliest write wins.
+	Clock_CLOCK_REVERSE Clock = 1
+	// custom_clock decides.
+	Clock_CLOCK_CUSTOM Clock = 2
+	// custom_clock decides, but where it is not after the current one it is the current one plus 1.
+	Clock_CLOCK_CUSTOM_AUTO_INCREMENT Clock = 3
+)
+
+// Enum value maps for Clock.
+var (
+	Clock_name = map[int32]string{
+		0: "CLOCK_DEFAULT",
+		1: "CLOCK_REVERSE",
+		2: "CLOCK_CUSTOM",
+		3: "CLOCK_CUSTOM_AUTO_INCREMENT",
+	}
+	Clock_value = map[string]int32{
+		"CLOCK_DEFAULT":               0,
+		"CLOCK_REVERSE":               1,
+		"CLOCK_CUSTOM":                2,
+		"CLOCK_CUSTOM_AUTO_INCREMENT": 3,
+	}
+)
+
+func (x Clock) Enum() *Clock {
+	p := new(Clock)
+	*p = x
+	return p
+}
+
+func (x Clock) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Clock) Descriptor() protoreflect.EnumDescriptor {
+	return file_holdfast_v1_contract_proto_enumTypes[0].Descriptor()
+}
+
+func (Clock) Type() protoreflect.EnumType {
+	return &file_holdfast_v1_contract_proto_enumTypes[0]
+}
+
+func (x Clock) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Clock.Descriptor instead.
+func (Clock) EnumDescriptor() ([]byte, []int) {
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{0}
+}
+
 // StateIn is the entity's state as the service sees it when it handles a request.
 type StateIn struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -123,6 +180,13 @@ type Value struct {
 	//	*Value_Value
 	//	*Value_Lww
 	//	*Value_Ormap
+	//	*Value_Pncounter
+	//	*Value_Gset
+	//	*Value_Orset
+	//	*Value_Mvregister
+	//	*Value_Flag
+	//	*Value_Vote
+	//	*Value_Bcounter
 	Kind          isValue_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -201,6 +265,69 @@ func (x *Value) GetOrmap() *MapValue {
 	return nil
 }
 
+func (x *Value) GetPncounter() int64 {
+	if x != nil {
+		if x, ok := x.Kind.(*Value_Pncounter); ok {
+			return x.Pncounter
+		}
+	}
+	return 0
+}
+
+func (x *Value) GetGset() *SetValue {
+	if x != nil {
+		if x, ok := x.Kind.(*Value_Gset); ok {
+			return x.Gset
+		}
+	}
+	return nil
+}
+
+func (x *Value) GetOrset() *SetValue {
+	if x != nil {
+		if x, ok := x.Kind.(*Value_Orset); ok {
+			return x.Orset
+		}
+	}
+	return nil
+}
+
+func (x *Value) GetMvregister() *MultiValue {
+	if x != nil {
+		if x, ok := x.Kind.(*Value_Mvregister); ok {
+			return x.Mvregister
+		}
+	}
+	return nil
+}
+
+func (x *Value) GetFlag() bool {
+	if x != nil {
+		if x, ok := x.Kind.(*Value_Flag); ok {
+			return x.Flag
+		}
+	}
+	return false
+}
+
+func (x *Value) GetVote() *VoteValue {
+	if x != nil {
+		if x, ok := x.Kind.(*Value_Vote); ok {
+			return x.Vote
+		}
+	}
+	return nil
+}
+
+func (x *Value) GetBcounter() *BoundedValue {
+	if x != nil {
+		if x, ok := x.Kind.(*Value_Bcounter); ok {
+			return x.Bcounter
+		}
+	}
+	return nil
+}
+
 type isValue_Kind interface {
 	isValue_Kind()
 }
@@ -223,6 +350,34 @@ type Value_Ormap struct {
 	Ormap *MapValue `protobuf:"bytes,4,opt,name=ormap,proto3,oneof"`
 }
 
+type Value_Pncounter struct {
+	Pncounter int64 `protobuf:"zigzag64,5,opt,name=pncounter,proto3,oneof"`
+}
+
+type Value_Gset struct {
+	Gset *SetValue `protobuf:"bytes,6,opt,name=gset,proto3,oneof"`
+}
+
+type Value_Orset struct {
+	Orset *SetValue `protobuf:"bytes,7,opt,name=orset,proto3,oneof"`
+}
+
+type Value_Mvregister struct {
+	Mvregister *MultiValue `protobuf:"bytes,8,opt,name=mvregister,proto3,oneof"`
+}
+
+type Value_Flag struct {
+	Flag bool `protobuf:"varint,9,opt,name=flag,proto3,oneof"`
+}
+
+type Value_Vote struct {
+	Vote *VoteValue `protobuf:"bytes,10,opt,name=vote,proto3,oneof"`
+}
+
+type Value_Bcounter struct {
+	Bcounter *BoundedValue `protobuf:"bytes,11,opt,name=bcounter,proto3,oneof"`
+}
+
 func (*Value_Gcounter) isValue_Kind() {}
 
 func (*Value_Value) isValue_Kind() {}
@@ -230,6 +385,225 @@ func (*Value_Value) isValue_Kind() {}
 func (*Value_Lww) isValue_Kind() {}
 
 func (*Value_Ormap) isValue_Kind() {}
+
+func (*Value_Pncounter) isValue_Kind() {}
+
+func (*Value_Gset) isValue_Kind() {}
+
+func (*Value_Orset) isValue_Kind() {}
+
+func (*Value_Mvregister) isValue_Kind() {}
+
+func (*Value_Flag) isValue_Kind() {}
+
+func (*Value_Vote) isValue_Kind() {}
+
+func (*Value_Bcounter) isValue_Kind() {}
+
+// SetValue lists a set's elements in byte order. Elements are equal where their bytes are; stable bytes are the
+// service's affair.
+type SetValue struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Elements      [][]byte               `protobuf:"bytes,1,rep,name=elements,proto3" json:"elements,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetValue) Reset() {
+	*x = SetValue{}
+	mi := &file_holdfast_v1_contract_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetValue) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetValue) ProtoMessage() {}
+
+func (x *SetValue) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_contract_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetValue.ProtoReflect.Descriptor instead.
+func (*SetValue) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *SetValue) GetElements() [][]byte {
+	if x != nil {
+		return x.Elements
+	}
+	return nil
+}
+
+// MultiValue lists the values that were set without knowing of each other, in byte order; one where nobody disagreed.
+type MultiValue struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Values        [][]byte               `protobuf:"bytes,1,rep,name=values,proto3" json:"values,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MultiValue) Reset() {
+	*x = MultiValue{}
+	mi := &file_holdfast_v1_contract_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MultiValue) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MultiValue) ProtoMessage() {}
+
+func (x *MultiValue) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_contract_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MultiValue.ProtoReflect.Descriptor instead.
+func (*MultiValue) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *MultiValue) GetValues() [][]byte {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+// VoteValue is a vote's state as this node sees it. The voters are the stores that the placement names for the entity.
+type VoteValue struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	SelfVote      bool                   `protobuf:"varint,1,opt,name=self_vote,json=selfVote,proto3" json:"self_vote,omitempty"`
+	VotesFor      uint32                 `protobuf:"varint,2,opt,name=votes_for,json=votesFor,proto3" json:"votes_for,omitempty"`
+	TotalVoters   uint32                 `protobuf:"varint,3,opt,name=total_voters,json=totalVoters,proto3" json:"total_voters,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VoteValue) Reset() {
+	*x = VoteValue{}
+	mi := &file_holdfast_v1_contract_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VoteValue) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VoteValue) ProtoMessage() {}
+
+func (x *VoteValue) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_contract_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VoteValue.ProtoReflect.Descriptor instead.
+func (*VoteValue) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *VoteValue) GetSelfVote() bool {
+	if x != nil {
+		return x.SelfVote
+	}
+	return false
+}
+
+func (x *VoteValue) GetVotesFor() uint32 {
+	if x != nil {
+		return x.VotesFor
+	}
+	return 0
+}
+
+func (x *VoteValue) GetTotalVoters() uint32 {
+	if x != nil {
+		return x.TotalVoters
+	}
+	return 0
+}
+
+type BoundedValue struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Value int64                  `protobuf:"zigzag64,1,opt,name=value,proto3" json:"value,omitempty"`
+	// How much this node may still take off without asking another.
+	Available     uint64 `protobuf:"varint,2,opt,name=available,proto3" json:"available,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BoundedValue) Reset() {
+	*x = BoundedValue{}
+	mi := &file_holdfast_v1_contract_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BoundedValue) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BoundedValue) ProtoMessage() {}
+
+func (x *BoundedValue) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_contract_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BoundedValue.ProtoReflect.Descriptor instead.
+func (*BoundedValue) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *BoundedValue) GetValue() int64 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
+func (x *BoundedValue) GetAvailable() uint64 {
+	if x != nil {
+		return x.Available
+	}
+	return 0
+}
 
 type MapValue struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -240,7 +614,7 @@ type MapValue struct {
 
 func (x *MapValue) Reset() {
 	*x = MapValue{}
-	mi := &file_holdfast_v1_contract_proto_msgTypes[2]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -252,7 +626,7 @@ func (x *MapValue) String() string {
 func (*MapValue) ProtoMessage() {}
 
 func (x *MapValue) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_contract_proto_msgTypes[2]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -265,7 +639,7 @@ func (x *MapValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MapValue.ProtoReflect.Descriptor instead.
 func (*MapValue) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{2}
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *MapValue) GetEntries() map[string]*Value {
@@ -285,7 +659,7 @@ type StateOut struct {
 
 func (x *StateOut) Reset() {
 	*x = StateOut{}
-	mi := &file_holdfast_v1_contract_proto_msgTypes[3]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -297,7 +671,7 @@ func (x *StateOut) String() string {
 func (*StateOut) ProtoMessage() {}
 
 func (x *StateOut) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_contract_proto_msgTypes[3]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -310,7 +684,7 @@ func (x *StateOut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateOut.ProtoReflect.Descriptor instead.
 func (*StateOut) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{3}
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *StateOut) GetOperations() []*Operation {
@@ -329,6 +703,13 @@ type Operation struct {
 	//	*Operation_Delete
 	//	*Operation_MapUpdate
 	//	*Operation_MapRemove
+	//	*Operation_Change
+	//	*Operation_Add
+	//	*Operation_Remove
+	//	*Operation_Clear
+	//	*Operation_Enable
+	//	*Operation_Disable
+	//	*Operation_Vote
 	Operation     isOperation_Operation `protobuf_oneof:"operation"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -336,7 +717,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_holdfast_v1_contract_proto_msgTypes[4]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -348,7 +729,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_contract_proto_msgTypes[4]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -361,7 +742,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{4}
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Operation) GetOperation() isOperation_Operation {
@@ -416,6 +797,69 @@ func (x *Operation) GetMapRemove() *MapRemove {
 	return nil
 }
 
+func (x *Operation) GetChange() *Change {
+	if x != nil {
+		if x, ok := x.Operation.(*Operation_Change); ok {
+			return x.Change
+		}
+	}
+	return nil
+}
+
+func (x *Operation) GetAdd() *SetAdd {
+	if x != nil {
+		if x, ok := x.Operation.(*Operation_Add); ok {
+			return x.Add
+		}
+	}
+	return nil
+}
+
+func (x *Operation) GetRemove() *SetRemove {
+	if x != nil {
+		if x, ok := x.Operation.(*Operation_Remove); ok {
+			return x.Remove
+		}
+	}
+	return nil
+}
+
+func (x *Operation) GetClear() *Clear {
+	if x != nil {
+		if x, ok := x.Operation.(*Operation_Clear); ok {
+			return x.Clear
+		}
+	}
+	return nil
+}
+
+func (x *Operation) GetEnable() *Enable {
+	if x != nil {
+		if x, ok := x.Operation.(*Operation_Enable); ok {
+			return x.Enable
+		}
+	}
+	return nil
+}
+
+func (x *Operation) GetDisable() *Disable {
+	if x != nil {
+		if x, ok := x.Operation.(*Operation_Disable); ok {
+			return x.Disable
+		}
+	}
+	return nil
+}
+
+func (x *Operation) GetVote() *CastVote {
+	if x != nil {
+		if x, ok := x.Operation.(*Operation_Vote); ok {
+			return x.Vote
+		}
+	}
+	return nil
+}
+
 type isOperation_Operation interface {
 	isOperation_Operation()
 }
@@ -431,7 +875,8 @@ type Operation_Set struct {
 }
 
 type Operation_Delete struct {
-	// value, lww: the entity does not exist afterwards
+	// Every model but bcounter, as the only operation or together with others: the entity does not exist afterwards.
+	// What this store has seen goes; what others changed meanwhile, without having seen the delete, stays.
 	Delete *Delete `protobuf:"bytes,3,opt,name=delete,proto3,oneof"`
 }
 
@@ -445,6 +890,41 @@ type Operation_MapRemove struct {
 	MapRemove *MapRemove `protobuf:"bytes,5,opt,name=map_remove,json=mapRemove,proto3,oneof"`
 }
 
+type Operation_Change struct {
+	// pncounter, bcounter
+	Change *Change `protobuf:"bytes,6,opt,name=change,proto3,oneof"`
+}
+
+type Operation_Add struct {
+	// gset, orset
+	Add *SetAdd `protobuf:"bytes,7,opt,name=add,proto3,oneof"`
+}
+
+type Operation_Remove struct {
+	// orset
+	Remove *SetRemove `protobuf:"bytes,8,opt,name=remove,proto3,oneof"`
+}
+
+type Operation_Clear struct {
+	// orset, ormap: all elements or entries that were seen; the entity stays
+	Clear *Clear `protobuf:"bytes,9,opt,name=clear,proto3,oneof"`
+}
+
+type Operation_Enable struct {
+	// flag
+	Enable *Enable `protobuf:"bytes,10,opt,name=enable,proto3,oneof"`
+}
+
+type Operation_Disable struct {
+	// flag: an enable that did not see it wins
+	Disable *Disable `protobuf:"bytes,11,opt,name=disable,proto3,oneof"`
+}
+
+type Operation_Vote struct {
+	// vote
+	Vote *CastVote `protobuf:"bytes,12,opt,name=vote,proto3,oneof"`
+}
+
 func (*Operation_Increment) isOperation_Operation() {}
 
 func (*Operation_Set) isOperation_Operation() {}
@@ -455,6 +935,305 @@ func (*Operation_MapUpdate) isOperation_Operation() {}
 
 func (*Operation_MapRemove) isOperation_Operation() {}
 
+func (*Operation_Change) isOperation_Operation() {}
+
+func (*Operation_Add) isOperation_Operation() {}
+
+func (*Operation_Remove) isOperation_Operation() {}
+
+func (*Operation_Clear) isOperation_Operation() {}
+
+func (*Operation_Enable) isOperation_Operation() {}
+
+func (*Operation_Disable) isOperation_Operation() {}
+
+func (*Operation_Vote) isOperation_Operation() {}
+
+type Change struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	By            int64                  `protobuf:"zigzag64,1,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Change) Reset() {
+	*x = Change{}
+	mi := &file_holdfast_v1_contract_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Change) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Change) ProtoMessage() {}
+
+func (x *Change) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_contract_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Change.ProtoReflect.Descriptor instead.
+func (*Change) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Change) GetBy() int64 {
+	if x != nil {
+		return x.By
+	}
+	return 0
+}
+
+type SetAdd struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Elements      [][]byte               `protobuf:"bytes,1,rep,name=elements,proto3" json:"elements,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetAdd) Reset() {
+	*x = SetAdd{}
+	mi := &file_holdfast_v1_contract_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetAdd) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetAdd) ProtoMessage() {}
+
+func (x *SetAdd) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_contract_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetAdd.ProtoReflect.Descriptor instead.
+func (*SetAdd) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *SetAdd) GetElements() [][]byte {
+	if x != nil {
+		return x.Elements
+	}
+	return nil
+}
+
+type SetRemove struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Elements      [][]byte               `protobuf:"bytes,1,rep,name=elements,proto3" json:"elements,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetRemove) Reset() {
+	*x = SetRemove{}
+	mi := &file_holdfast_v1_contract_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetRemove) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetRemove) ProtoMessage() {}
+
+func (x *SetRemove) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_contract_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetRemove.ProtoReflect.Descriptor instead.
+func (*SetRemove) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *SetRemove) GetElements() [][]byte {
+	if x != nil {
+		return x.Elements
+	}
+	return nil
+}
+
+type Clear struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Clear) Reset() {
+	*x = Clear{}
+	mi := &file_holdfast_v1_contract_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Clear) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Clear) ProtoMessage() {}
+
+func (x *Clear) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_contract_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Clear.ProtoReflect.Descriptor instead.
+func (*Clear) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{12}
+}
+
+type Enable struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Enable) Reset() {
+	*x = Enable{}
+	mi := &file_holdfast_v1_contract_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Enable) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Enable) ProtoMessage() {}
+
+func (x *Enable) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_contract_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Enable.ProtoReflect.Descriptor instead.
+func (*Enable) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{13}
+}
+
+type Disable struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Disable) Reset() {
+	*x = Disable{}
+	mi := &file_holdfast_v1_contract_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Disable) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Disable) ProtoMessage() {}
+
+func (x *Disable) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_contract_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Disable.ProtoReflect.Descriptor instead.
+func (*Disable) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{14}
+}
+
+// CastVote sets this node's vote.
+type CastVote struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	InFavour      bool                   `protobuf:"varint,1,opt,name=in_favour,json=inFavour,proto3" json:"in_favour,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CastVote) Reset() {
+	*x = CastVote{}
+	mi := &file_holdfast_v1_contract_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CastVote) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CastVote) ProtoMessage() {}
+
+func (x *CastVote) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_contract_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CastVote.ProtoReflect.Descriptor instead.
+func (*CastVote) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *CastVote) GetInFavour() bool {
+	if x != nil {
+		return x.InFavour
+	}
+	return false
+}
+
 type Increment struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	By            uint64                 `protobuf:"varint,1,opt,name=by,proto3" json:"by,omitempty"`
@@ -464,7 +1243,7 @@ type Increment struct {
 
 func (x *Increment) Reset() {
 	*x = Increment{}
-	mi := &file_holdfast_v1_contract_proto_msgTypes[5]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -476,7 +1255,7 @@ func (x *Increment) String() string {
 func (*Increment) ProtoMessage() {}
 
 func (x *Increment) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_contract_proto_msgTypes[5]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -489,7 +1268,7 @@ func (x *Increment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Increment.ProtoReflect.Descriptor instead.
 func (*Increment) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{5}
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Increment) GetBy() uint64 {
@@ -500,15 +1279,19 @@ func (x *Increment) GetBy() uint64 {
 }
 
 type Set struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Value         []byte                 `protobuf:"bytes,1,opt,name=value,proto3" json:"value,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Value []byte                 `protobuf:"bytes,1,opt,name=value,proto3" json:"value,omitempty"`
+	// lww
+	Clock Clock `protobuf:"varint,2,opt,name=clock,proto3,enum=holdfast.v1.Clock" json:"clock,omitempty"`
+	// For CLOCK_CUSTOM and CLOCK_CUSTOM_AUTO_INCREMENT.
+	CustomClock   uint64 `protobuf:"varint,3,opt,name=custom_clock,json=customClock,proto3" json:"custom_clock,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Set) Reset() {
 	*x = Set{}
-	mi := &file_holdfast_v1_contract_proto_msgTypes[6]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -520,7 +1303,7 @@ func (x *Set) String() string {
 func (*Set) ProtoMessage() {}
 
 func (x *Set) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_contract_proto_msgTypes[6]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -533,7 +1316,7 @@ func (x *Set) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Set.ProtoReflect.Descriptor instead.
 func (*Set) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{6}
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Set) GetValue() []byte {
@@ -541,6 +1324,20 @@ func (x *Set) GetValue() []byte {
 		return x.Value
 	}
 	return nil
+}
+
+func (x *Set) GetClock() Clock {
+	if x != nil {
+		return x.Clock
+	}
+	return Clock_CLOCK_DEFAULT
+}
+
+func (x *Set) GetCustomClock() uint64 {
+	if x != nil {
+		return x.CustomClock
+	}
+	return 0
 }
 
 type Delete struct {
@@ -551,7 +1348,7 @@ type Delete struct {
 
 func (x *Delete) Reset() {
 	*x = Delete{}
-	mi := &file_holdfast_v1_contract_proto_msgTypes[7]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -563,7 +1360,7 @@ func (x *Delete) String() string {
 func (*Delete) ProtoMessage() {}
 
 func (x *Delete) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_contract_proto_msgTypes[7]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -576,7 +1373,7 @@ func (x *Delete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delete.ProtoReflect.Descriptor instead.
 func (*Delete) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{7}
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{18}
 }
 
 // MapUpdate applies an operation to one entry of an ormap, which is created where it is missing.
@@ -591,7 +1388,7 @@ type MapUpdate struct {
 
 func (x *MapUpdate) Reset() {
 	*x = MapUpdate{}
-	mi := &file_holdfast_v1_contract_proto_msgTypes[8]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -603,7 +1400,7 @@ func (x *MapUpdate) String() string {
 func (*MapUpdate) ProtoMessage() {}
 
 func (x *MapUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_contract_proto_msgTypes[8]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -616,7 +1413,7 @@ func (x *MapUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MapUpdate.ProtoReflect.Descriptor instead.
 func (*MapUpdate) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{8}
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *MapUpdate) GetKey() string {
@@ -642,7 +1439,7 @@ type MapRemove struct {
 
 func (x *MapRemove) Reset() {
 	*x = MapRemove{}
-	mi := &file_holdfast_v1_contract_proto_msgTypes[9]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -654,7 +1451,7 @@ func (x *MapRemove) String() string {
 func (*MapRemove) ProtoMessage() {}
 
 func (x *MapRemove) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_contract_proto_msgTypes[9]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -667,7 +1464,7 @@ func (x *MapRemove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MapRemove.ProtoReflect.Descriptor instead.
 func (*MapRemove) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{9}
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *MapRemove) GetKey() string {
@@ -688,13 +1485,35 @@ const file_holdfast_v1_contract_proto_rawDesc = "" +
 	"\x06exists\x18\x03 \x01(\bR\x06exists\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x12(\n" +
 	"\x05value\x18\x05 \x01(\v2\x12.holdfast.v1.ValueR\x05value\x12.\n" +
-	"\bprevious\x18\x06 \x01(\v2\x12.holdfast.v1.ValueR\bprevious\"\x88\x01\n" +
+	"\bprevious\x18\x06 \x01(\v2\x12.holdfast.v1.ValueR\bprevious\"\xbc\x03\n" +
 	"\x05Value\x12\x1c\n" +
 	"\bgcounter\x18\x01 \x01(\x04H\x00R\bgcounter\x12\x16\n" +
 	"\x05value\x18\x02 \x01(\fH\x00R\x05value\x12\x12\n" +
 	"\x03lww\x18\x03 \x01(\fH\x00R\x03lww\x12-\n" +
-	"\x05ormap\x18\x04 \x01(\v2\x15.holdfast.v1.MapValueH\x00R\x05ormapB\x06\n" +
-	"\x04kind\"\x98\x01\n" +
+	"\x05ormap\x18\x04 \x01(\v2\x15.holdfast.v1.MapValueH\x00R\x05ormap\x12\x1e\n" +
+	"\tpncounter\x18\x05 \x01(\x12H\x00R\tpncounter\x12+\n" +
+	"\x04gset\x18\x06 \x01(\v2\x15.holdfast.v1.SetValueH\x00R\x04gset\x12-\n" +
+	"\x05orset\x18\a \x01(\v2\x15.holdfast.v1.SetValueH\x00R\x05orset\x129\n" +
+	"\n" +
+	"mvregister\x18\b \x01(\v2\x17.holdfast.v1.MultiValueH\x00R\n" +
+	"mvregister\x12\x14\n" +
+	"\x04flag\x18\t \x01(\bH\x00R\x04flag\x12,\n" +
+	"\x04vote\x18\n" +
+	" \x01(\v2\x16.holdfast.v1.VoteValueH\x00R\x04vote\x127\n" +
+	"\bbcounter\x18\v \x01(\v2\x19.holdfast.v1.BoundedValueH\x00R\bbcounterB\x06\n" +
+	"\x04kind\"&\n" +
+	"\bSetValue\x12\x1a\n" +
+	"\belements\x18\x01 \x03(\fR\belements\"$\n" +
+	"\n" +
+	"MultiValue\x12\x16\n" +
+	"\x06values\x18\x01 \x03(\fR\x06values\"h\n" +
+	"\tVoteValue\x12\x1b\n" +
+	"\tself_vote\x18\x01 \x01(\bR\bselfVote\x12\x1b\n" +
+	"\tvotes_for\x18\x02 \x01(\rR\bvotesFor\x12!\n" +
+	"\ftotal_voters\x18\x03 \x01(\rR\vtotalVoters\"B\n" +
+	"\fBoundedValue\x12\x14\n" +
+	"\x05value\x18\x01 \x01(\x12R\x05value\x12\x1c\n" +
+	"\tavailable\x18\x02 \x01(\x04R\tavailable\"\x98\x01\n" +
 	"\bMapValue\x12<\n" +
 	"\aentries\x18\x01 \x03(\v2\".holdfast.v1.MapValue.EntriesEntryR\aentries\x1aN\n" +
 	"\fEntriesEntry\x12\x10\n" +
@@ -703,7 +1522,7 @@ const file_holdfast_v1_contract_proto_rawDesc = "" +
 	"\bStateOut\x126\n" +
 	"\n" +
 	"operations\x18\x01 \x03(\v2\x16.holdfast.v1.OperationR\n" +
-	"operations\"\x97\x02\n" +
+	"operations\"\xdb\x04\n" +
 	"\tOperation\x126\n" +
 	"\tincrement\x18\x01 \x01(\v2\x16.holdfast.v1.IncrementH\x00R\tincrement\x12$\n" +
 	"\x03set\x18\x02 \x01(\v2\x10.holdfast.v1.SetH\x00R\x03set\x12-\n" +
@@ -711,18 +1530,44 @@ const file_holdfast_v1_contract_proto_rawDesc = "" +
 	"\n" +
 	"map_update\x18\x04 \x01(\v2\x16.holdfast.v1.MapUpdateH\x00R\tmapUpdate\x127\n" +
 	"\n" +
-	"map_remove\x18\x05 \x01(\v2\x16.holdfast.v1.MapRemoveH\x00R\tmapRemoveB\v\n" +
-	"\toperation\"\x1b\n" +
+	"map_remove\x18\x05 \x01(\v2\x16.holdfast.v1.MapRemoveH\x00R\tmapRemove\x12-\n" +
+	"\x06change\x18\x06 \x01(\v2\x13.holdfast.v1.ChangeH\x00R\x06change\x12'\n" +
+	"\x03add\x18\a \x01(\v2\x13.holdfast.v1.SetAddH\x00R\x03add\x120\n" +
+	"\x06remove\x18\b \x01(\v2\x16.holdfast.v1.SetRemoveH\x00R\x06remove\x12*\n" +
+	"\x05clear\x18\t \x01(\v2\x12.holdfast.v1.ClearH\x00R\x05clear\x12-\n" +
+	"\x06enable\x18\n" +
+	" \x01(\v2\x13.holdfast.v1.EnableH\x00R\x06enable\x120\n" +
+	"\adisable\x18\v \x01(\v2\x14.holdfast.v1.DisableH\x00R\adisable\x12+\n" +
+	"\x04vote\x18\f \x01(\v2\x15.holdfast.v1.CastVoteH\x00R\x04voteB\v\n" +
+	"\toperation\"\x18\n" +
+	"\x06Change\x12\x0e\n" +
+	"\x02by\x18\x01 \x01(\x12R\x02by\"$\n" +
+	"\x06SetAdd\x12\x1a\n" +
+	"\belements\x18\x01 \x03(\fR\belements\"'\n" +
+	"\tSetRemove\x12\x1a\n" +
+	"\belements\x18\x01 \x03(\fR\belements\"\a\n" +
+	"\x05Clear\"\b\n" +
+	"\x06Enable\"\t\n" +
+	"\aDisable\"'\n" +
+	"\bCastVote\x12\x1b\n" +
+	"\tin_favour\x18\x01 \x01(\bR\binFavour\"\x1b\n" +
 	"\tIncrement\x12\x0e\n" +
-	"\x02by\x18\x01 \x01(\x04R\x02by\"\x1b\n" +
+	"\x02by\x18\x01 \x01(\x04R\x02by\"h\n" +
 	"\x03Set\x12\x14\n" +
-	"\x05value\x18\x01 \x01(\fR\x05value\"\b\n" +
+	"\x05value\x18\x01 \x01(\fR\x05value\x12(\n" +
+	"\x05clock\x18\x02 \x01(\x0e2\x12.holdfast.v1.ClockR\x05clock\x12!\n" +
+	"\fcustom_clock\x18\x03 \x01(\x04R\vcustomClock\"\b\n" +
 	"\x06Delete\"S\n" +
 	"\tMapUpdate\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x124\n" +
 	"\toperation\x18\x02 \x01(\v2\x16.holdfast.v1.OperationR\toperation\"\x1d\n" +
 	"\tMapRemove\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\tR\x03keyB@Z>github.com/holdfast-mesh/holdfast/proto/holdfast/v1;holdfastv1b\x06proto3"
+	"\x03key\x18\x01 \x01(\tR\x03key*`\n" +
+	"\x05Clock\x12\x11\n" +
+	"\rCLOCK_DEFAULT\x10\x00\x12\x11\n" +
+	"\rCLOCK_REVERSE\x10\x01\x12\x10\n" +
+	"\fCLOCK_CUSTOM\x10\x02\x12\x1f\n" +
+	"\x1bCLOCK_CUSTOM_AUTO_INCREMENT\x10\x03B@Z>github.com/holdfast-mesh/holdfast/proto/holdfast/v1;holdfastv1b\x06proto3"
 
 var (
 	file_holdfast_v1_contract_proto_rawDescOnce sync.Once
@@ -736,38 +1581,64 @@ func file_holdfast_v1_contract_proto_rawDescGZIP() []byte {
 	return file_holdfast_v1_contract_proto_rawDescData
 }
 
-var file_holdfast_v1_contract_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_holdfast_v1_contract_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_holdfast_v1_contract_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_holdfast_v1_contract_proto_goTypes = []any{
-	(*StateIn)(nil),   // 0: holdfast.v1.StateIn
-	(*Value)(nil),     // 1: holdfast.v1.Value
-	(*MapValue)(nil),  // 2: holdfast.v1.MapValue
-	(*StateOut)(nil),  // 3: holdfast.v1.StateOut
-	(*Operation)(nil), // 4: holdfast.v1.Operation
-	(*Increment)(nil), // 5: holdfast.v1.Increment
-	(*Set)(nil),       // 6: holdfast.v1.Set
-	(*Delete)(nil),    // 7: holdfast.v1.Delete
-	(*MapUpdate)(nil), // 8: holdfast.v1.MapUpdate
-	(*MapRemove)(nil), // 9: holdfast.v1.MapRemove
-	nil,               // 10: holdfast.v1.MapValue.EntriesEntry
+	(Clock)(0),           // 0: holdfast.v1.Clock
+	(*StateIn)(nil),      // 1: holdfast.v1.StateIn
+	(*Value)(nil),        // 2: holdfast.v1.Value
+	(*SetValue)(nil),     // 3: holdfast.v1.SetValue
+	(*MultiValue)(nil),   // 4: holdfast.v1.MultiValue
+	(*VoteValue)(nil),    // 5: holdfast.v1.VoteValue
+	(*BoundedValue)(nil), // 6: holdfast.v1.BoundedValue
+	(*MapValue)(nil),     // 7: holdfast.v1.MapValue
+	(*StateOut)(nil),     // 8: holdfast.v1.StateOut
+	(*Operation)(nil),    // 9: holdfast.v1.Operation
+	(*Change)(nil),       // 10: holdfast.v1.Change
+	(*SetAdd)(nil),       // 11: holdfast.v1.SetAdd
+	(*SetRemove)(nil),    // 12: holdfast.v1.SetRemove
+	(*Clear)(nil),        // 13: holdfast.v1.Clear
+	(*Enable)(nil),       // 14: holdfast.v1.Enable
+	(*Disable)(nil),      // 15: holdfast.v1.Disable
+	(*CastVote)(nil),     // 16: holdfast.v1.CastVote
+	(*Increment)(nil),    // 17: holdfast.v1.Increment
+	(*Set)(nil),          // 18: holdfast.v1.Set
+	(*Delete)(nil),       // 19: holdfast.v1.Delete
+	(*MapUpdate)(nil),    // 20: holdfast.v1.MapUpdate
+	(*MapRemove)(nil),    // 21: holdfast.v1.MapRemove
+	nil,                  // 22: holdfast.v1.MapValue.EntriesEntry
 }
 var file_holdfast_v1_contract_proto_depIdxs = []int32{
-	1,  // 0: holdfast.v1.StateIn.value:type_name -> holdfast.v1.Value
-	1,  // 1: holdfast.v1.StateIn.previous:type_name -> holdfast.v1.Value
-	2,  // 2: holdfast.v1.Value.ormap:type_name -> holdfast.v1.MapValue
-	10, // 3: holdfast.v1.MapValue.entries:type_name -> holdfast.v1.MapValue.EntriesEntry
-	4,  // 4: holdfast.v1.StateOut.operations:type_name -> holdfast.v1.Operation
-	5,  // 5: holdfast.v1.Operation.increment:type_name -> holdfast.v1.Increment
-	6,  // 6: holdfast.v1.Operation.set:type_name -> holdfast.v1.Set
-	7,  // 7: holdfast.v1.Operation.delete:type_name -> holdfast.v1.Delete
-	8,  // 8: holdfast.v1.Operation.map_update:type_name -> holdfast.v1.MapUpdate
-	9,  // 9: holdfast.v1.Operation.map_remove:type_name -> holdfast.v1.MapRemove
-	4,  // 10: holdfast.v1.MapUpdate.operation:type_name -> holdfast.v1.Operation
-	1,  // 11: holdfast.v1.MapValue.EntriesEntry.value:type_name -> holdfast.v1.Value
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	2,  // 0: holdfast.v1.StateIn.value:type_name -> holdfast.v1.Value
+	2,  // 1: holdfast.v1.StateIn.previous:type_name -> holdfast.v1.Value
+	7,  // 2: holdfast.v1.Value.ormap:type_name -> holdfast.v1.MapValue
+	3,  // 3: holdfast.v1.Value.gset:type_name -> holdfast.v1.SetValue
+	3,  // 4: holdfast.v1.Value.orset:type_name -> holdfast.v1.SetValue
+	4,  // 5: holdfast.v1.Value.mvregister:type_name -> holdfast.v1.MultiValue
+	5,  // 6: holdfast.v1.Value.vote:type_name -> holdfast.v1.VoteValue
+	6,  // 7: holdfast.v1.Value.bcounter:type_name -> holdfast.v1.BoundedValue
+	22, // 8: holdfast.v1.MapValue.entries:type_name -> holdfast.v1.MapValue.EntriesEntry
+	9,  // 9: holdfast.v1.StateOut.operations:type_name -> holdfast.v1.Operation
+	17, // 10: holdfast.v1.Operation.increment:type_name -> holdfast.v1.Increment
+	18, // 11: holdfast.v1.Operation.set:type_name -> holdfast.v1.Set
+	19, // 12: holdfast.v1.Operation.delete:type_name -> holdfast.v1.Delete
+	20, // 13: holdfast.v1.Operation.map_update:type_name -> holdfast.v1.MapUpdate
+	21, // 14: holdfast.v1.Operation.map_remove:type_name -> holdfast.v1.MapRemove
+	10, // 15: holdfast.v1.Operation.change:type_name -> holdfast.v1.Change
+	11, // 16: holdfast.v1.Operation.add:type_name -> holdfast.v1.SetAdd
+	12, // 17: holdfast.v1.Operation.remove:type_name -> holdfast.v1.SetRemove
+	13, // 18: holdfast.v1.Operation.clear:type_name -> holdfast.v1.Clear
+	14, // 19: holdfast.v1.Operation.enable:type_name -> holdfast.v1.Enable
+	15, // 20: holdfast.v1.Operation.disable:type_name -> holdfast.v1.Disable
+	16, // 21: holdfast.v1.Operation.vote:type_name -> holdfast.v1.CastVote
+	0,  // 22: holdfast.v1.Set.clock:type_name -> holdfast.v1.Clock
+	9,  // 23: holdfast.v1.MapUpdate.operation:type_name -> holdfast.v1.Operation
+	2,  // 24: holdfast.v1.MapValue.EntriesEntry.value:type_name -> holdfast.v1.Value
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_holdfast_v1_contract_proto_init() }
@@ -780,26 +1651,41 @@ func file_holdfast_v1_contract_proto_init() {
 		(*Value_Value)(nil),
 		(*Value_Lww)(nil),
 		(*Value_Ormap)(nil),
+		(*Value_Pncounter)(nil),
+		(*Value_Gset)(nil),
+		(*Value_Orset)(nil),
+		(*Value_Mvregister)(nil),
+		(*Value_Flag)(nil),
+		(*Value_Vote)(nil),
+		(*Value_Bcounter)(nil),
 	}
-	file_holdfast_v1_contract_proto_msgTypes[4].OneofWrappers = []any{
+	file_holdfast_v1_contract_proto_msgTypes[8].OneofWrappers = []any{
 		(*Operation_Increment)(nil),
 		(*Operation_Set)(nil),
 		(*Operation_Delete)(nil),
 		(*Operation_MapUpdate)(nil),
 		(*Operation_MapRemove)(nil),
+		(*Operation_Change)(nil),
+		(*Operation_Add)(nil),
+		(*Operation_Remove)(nil),
+		(*Operation_Clear)(nil),
+		(*Operation_Enable)(nil),
+		(*Operation_Disable)(nil),
+		(*Operation_Vote)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_holdfast_v1_contract_proto_rawDesc), len(file_holdfast_v1_contract_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   11,
+			NumEnums:      1,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_holdfast_v1_contract_proto_goTypes,
 		DependencyIndexes: file_holdfast_v1_contract_proto_depIdxs,
+		EnumInfos:         file_holdfast_v1_contract_proto_enumTypes,
 		MessageInfos:      file_holdfast_v1_contract_proto_msgTypes,
 	}.Build()
 	File_holdfast_v1_contract_proto = out.File

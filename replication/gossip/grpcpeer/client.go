@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/holdfast-mesh/holdfast/internal/identity"
 	"github.com/holdfast-mesh/holdfast/internal/peercred"
 	replicationv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/replication/v1"
 	storev1 "github.com/holdfast-mesh/holdfast/proto/holdfast/store/v1"
@@ -29,13 +30,14 @@ import (
 type ClientConfig struct {
 	// Resolve finds a node's store; Node.PeerAddress of package gossip does, or the placement.
 	Resolve func(node string) (address string, ok bool)
-	// Credentials secure connections to "host:port"; without them only Unix sockets are dialed.
-	Credentials credentials.TransportCredentials
+	// Identity secures connections to "host:port"; without it only Unix sockets are dialed.
+	Identity *identity.Source
 }
 
 // Client reaches other stores. It is safe for concurrent use.
 type Client struct {
-	cfg ClientConfig
+	cfg   ClientConfig
+	turns turns
 
 	// mu guards what follows.
 	mu sync.Mutex
@@ -55,7 +57,7 @@ var _ gossip.Dialer = (*Client)(nil)
 
 // NewClient makes a client; it connects when it is first asked to.
 func NewClient(cfg ClientConfig) *Client {
-	return &Client{cfg: cfg, conns: map[string]conn{}}
+	return &Client{cfg: cfg, turns: newTurns(clientTurns), conns: map[string]conn{}}
 }
 
 // Close ends all connections for calls; streams end by their own Close.
@@ -69,14 +71,15 @@ func (c *Client) Close() {
 	clear(c.conns)
 }
 
-func (c *Client) connect(address string) (*grpc.ClientConn, error) {
+// connect makes a connection to an address of node's store; an empty node is one that its Hello will name.
+func (c *Client) connect(address, node string) (*grpc.ClientConn, error) {
 	creds, dial := insecure.NewCredentials(), dialUnix
 	path, isUnix := strings.CutPrefix(address, "unix:")
 	if !isUnix && !strings.HasPrefix(address, "/") {
-		if c.cfg.Credentials == nil {
-			return nil, fmt.Errorf("peer %s: no credentials, and not a Unix socket", address)
+		if c.cfg.Identity == nil {
+			return nil, fmt.Errorf("peer %s: this store has no certificate, and that is not a Unix socket", address)
 		}
-		creds, dial = c.cfg.Credentials, dialTCP
+		creds, dial = clientHandshakes{credentials.NewTLS(c.cfg.Identity.Client(node))}, c.turns.dialTLS
 	}
 	return grpc.NewClient("passthrough:///"+path,
 		grpc.WithTransportCredentials(creds),
@@ -84,7 +87,7 @@ func (c *Client) connect(address string) (*grpc.ClientConn, error) {
 		grpc.WithAuthority("store"),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: reconnectMin, Multiplier: 1.6, Jitter: 0.2, MaxDelay: reconnectMax},
-			MinConnectTimeout: connectTimeout,
+			MinConnectTimeout: handshakeTimeout,
 		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingAfter, Timeout: pingTimeout, PermitWithoutStream: true}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageBytes), grpc.MaxCallSendMsgSize(maxMessageBytes)),
@@ -105,14 +108,9 @@ func dialUnix(ctx context.Context, path string) (net.Conn, error) {
 	return nc, nil
 }
 
-func dialTCP(ctx context.Context, address string) (net.Conn, error) {
-	var d net.Dialer
-	return d.DialContext(ctx, "tcp", address)
-}
-
 // Dial implements gossip.Dialer.
 func (c *Client) Dial(ctx context.Context, address string) (gossip.Conn, error) {
-	cc, err := c.connect(address)
+	cc, err := c.connect(address, "")
 	if err != nil {
 		return nil, err
 	}
@@ -137,6 +135,18 @@ func (c *Client) Dial(ctx context.Context, address string) (gossip.Conn, error) 
 type clientConn struct {
 	replicationv1.Replication_ExchangeClient
 	end func()
+}
+
+func (c *clientConn) Recv() (*replicationv1.Message, error) {
+	m, err := c.Replication_ExchangeClient.Recv()
+	if err == nil {
+		// Only now it is sure which connection the stream got.
+		err = named(c.Context(), m)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
 func (c *clientConn) Close() error {
@@ -200,7 +210,7 @@ func (c *Client) to(node string) (*grpc.ClientConn, error) {
 		_ = cc.Close()
 		delete(c.conns, node)
 	}
-	cc, err := c.connect(address)
+	cc, err := c.connect(address, node)
 	if err != nil {
 		return nil, err
 	}

@@ -14,7 +14,9 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/holdfast-mesh/holdfast/internal/identity"
 	"github.com/holdfast-mesh/holdfast/internal/peercred"
+	configv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/config/v1"
 	replicationv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/replication/v1"
 	storev1 "github.com/holdfast-mesh/holdfast/proto/holdfast/store/v1"
 	"github.com/holdfast-mesh/holdfast/replication/gossip"
@@ -28,30 +30,55 @@ var quiet = slog.New(slog.DiscardHandler)
 // store is one node on real sockets.
 type store struct {
 	name   string
-	engine *sim.Counters
+	engine *sim.Store
 	node   *gossip.Node
 	client *Client
 	server *Server
 	served chan error
 }
 
-func start(t *testing.T, dir, name string, replica uint64, join []string, engine *sim.Counters, call func(context.Context, *storev1.Request) *storev1.Response) *store {
+// config is what the test's stores are told: one type, all three of them placed.
+func config() *storev1.Configure {
+	c := &storev1.Configure{
+		Types:     []*configv1.EntityType{{Type: "t", Model: configv1.Model_MODEL_GCOUNTER, Consistency: configv1.Consistency_CONSISTENCY_EVENTUAL}},
+		Placement: &configv1.Placement{Epoch: 1},
+	}
+	for i := range 3 {
+		c.Placement.Members = append(c.Placement.Members, &configv1.Member{Name: fmt.Sprint("n", i), Weight: 1})
+	}
+	return c
+}
+
+func counters(name string, replica uint64) *sim.Store {
+	return sim.NewStore(name, replica, sim.Types(configv1.Model_MODEL_GCOUNTER, "t"))
+}
+
+// start starts a store: on TCP where it has an identity, else on a Unix socket in dir.
+func start(t *testing.T, dir, name string, join []string, engine *sim.Store, id *identity.Source, call func(context.Context, *storev1.Request) *storev1.Response) *store {
 	t.Helper()
 	s := &store{name: name, engine: engine, served: make(chan error, 1)}
-	socket := filepath.Join(dir, name)
-	listener, err := peercred.Listen(socket, quiet)
+	listen := func() (net.Listener, error) { return peercred.Listen(filepath.Join(dir, name), quiet) }
+	if id != nil {
+		listen = func() (net.Listener, error) { return net.Listen("tcp", "127.0.0.1:0") }
+	}
+	listener, err := listen()
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.client = NewClient(ClientConfig{Resolve: func(node string) (string, bool) { return s.node.PeerAddress(node) }})
+	address := listener.Addr().String()
+	if id == nil {
+		address = "unix:" + address
+	}
+	s.client = NewClient(ClientConfig{Identity: id, Resolve: func(node string) (string, bool) { return s.node.PeerAddress(node) }})
 	s.node, err = gossip.Start(gossip.Config{
-		Node: name, Replica: replica, Bind: "127.0.0.1:0", PeerAddress: "unix:" + socket, Join: join,
+		Node: name, Replica: engine.Replica(), Bind: "127.0.0.1:0", PeerAddress: address, Join: join,
 		Keys: [][]byte{[]byte("0123456789abcdef")}, Engine: engine, Dialer: s.client, Logger: quiet,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.server = NewServer(ServerConfig{Accept: s.node.Accept, Call: call, Logger: quiet})
+	s.node.Configure(config())
+	s.server = NewServer(ServerConfig{Accept: s.node.Accept, Call: call, Identity: id, Logger: quiet})
 	go func() { s.served <- s.server.Serve(listener) }()
 	return s
 }
@@ -104,12 +131,21 @@ func connected(s *store, others int) func() bool {
 	}
 }
 
-func TestThreeStoresOnSockets(t *testing.T) {
+func TestThreeStores(t *testing.T) {
+	t.Run("on Unix sockets", func(t *testing.T) { threeStores(t, func(string) *identity.Source { return nil }) })
+	t.Run("by TLS", func(t *testing.T) {
+		ca := authority(t)
+		threeStores(t, func(name string) *identity.Source { return member(t, ca, ca, name) })
+	})
+}
+
+func threeStores(t *testing.T, id func(name string) *identity.Source) {
 	dir := runtimeDir(t)
 	var stores []*store
 	var join []string
 	for i := range 3 {
-		s := start(t, dir, fmt.Sprint("n", i), uint64(i+1), join, sim.NewCounters("t"), nil)
+		name := fmt.Sprint("n", i)
+		s := start(t, dir, name, join, counters(name, uint64(i+1)), id(name), nil)
 		join = append(join, s.node.Address())
 		stores = append(stores, s)
 	}
@@ -127,14 +163,14 @@ func TestThreeStoresOnSockets(t *testing.T) {
 	var longest time.Duration
 	for i := range 50 {
 		s := stores[i%3]
-		s.node.Publish([]*replicationv1.Delta{s.engine.Add("t", "k", uint64(i%3+1), 1)})
+		s.node.Publish([]*replicationv1.Delta{s.engine.Add("t", "k", 1)})
 		longest = max(longest, eventually(t, 5*time.Second, "everywhere", all))
 	}
 	t.Logf("slowest of 50 deltas was everywhere after %s", longest)
 	// Restart under the same name, at another gossip port, with a new identity; meanwhile things happen.
 	stores[2].stop(t)
-	stores[0].node.Publish([]*replicationv1.Delta{stores[0].engine.Add("t", "other", 1, 5)})
-	stores[2] = start(t, dir, "n2", 99, join[:2], stores[2].engine, nil)
+	stores[0].node.Publish([]*replicationv1.Delta{stores[0].engine.Add("t", "other", 5)})
+	stores[2] = start(t, dir, "n2", join[:2], stores[2].engine.Restart(99), id("n2"), nil)
 	eventually(t, 10*time.Second, "equal after a restart", all)
 	for _, s := range stores {
 		eventually(t, 10*time.Second, "connected", connected(s, 2))
@@ -157,8 +193,8 @@ func TestCallIsForwarded(t *testing.T) {
 		}
 		return &storev1.Response{Id: req.GetId(), Result: &storev1.Response_Done{Done: &storev1.Done{}}}
 	}
-	a := start(t, dir, "a", 1, nil, sim.NewCounters("t"), answer)
-	b := start(t, dir, "b", 2, []string{a.node.Address()}, sim.NewCounters("t"), answer)
+	a := start(t, dir, "a", nil, counters("a", 1), nil, answer)
+	b := start(t, dir, "b", []string{a.node.Address()}, counters("b", 2), nil, answer)
 	defer b.stop(t)
 	eventually(t, 10*time.Second, "connected", connected(b, 1))
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -205,8 +241,8 @@ func TestCallOfADeadMember(t *testing.T) {
 		<-release
 		return &storev1.Response{}
 	}
-	a := start(t, dir, "a", 1, nil, sim.NewCounters("t"), hang)
-	b := start(t, dir, "b", 2, []string{a.node.Address()}, sim.NewCounters("t"), nil)
+	a := start(t, dir, "a", nil, counters("a", 1), nil, hang)
+	b := start(t, dir, "b", []string{a.node.Address()}, counters("b", 2), nil, nil)
 	defer b.stop(t)
 	eventually(t, 10*time.Second, "connected", connected(b, 1))
 	for _, c := range []struct {

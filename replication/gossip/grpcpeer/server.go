@@ -9,6 +9,7 @@ import (
 	"net"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -17,6 +18,7 @@ import (
 	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 
+	"github.com/holdfast-mesh/holdfast/internal/identity"
 	replicationv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/replication/v1"
 	storev1 "github.com/holdfast-mesh/holdfast/proto/holdfast/store/v1"
 	"github.com/holdfast-mesh/holdfast/replication/gossip"
@@ -31,9 +33,9 @@ type ServerConfig struct {
 	Call func(ctx context.Context, req *storev1.Request) *storev1.Response
 	// Peer takes each connection; where it is set, its calls go there and not to Call.
 	Peer func() Peer
-	// Credentials secure TCP listeners; nil for Unix sockets, whose listener checks the peer (internal/peercred).
-	Credentials credentials.TransportCredentials
-	Logger      *slog.Logger
+	// Identity secures TCP listeners; nil for Unix sockets, whose listener checks the peer (internal/peercred).
+	Identity *identity.Source
+	Logger   *slog.Logger
 }
 
 // Peer is a connection of another store, and what was begun on it.
@@ -66,8 +68,9 @@ func NewServer(cfg ServerConfig) *Server {
 	if cfg.Peer != nil {
 		opts = append(opts, grpc.StatsHandler(connections{cfg.Peer}))
 	}
-	if cfg.Credentials != nil {
-		opts = append(opts, grpc.Creds(cfg.Credentials))
+	if cfg.Identity != nil {
+		creds := serverHandshakes{credentials.NewTLS(cfg.Identity.Server()), newTurns(serverTurns), cfg.Logger, new(atomic.Int64)}
+		opts = append(opts, grpc.Creds(creds), grpc.ConnectionTimeout(handshakeTimeout))
 	}
 	s := &Server{cfg: cfg, grpc: grpc.NewServer(opts...)}
 	replicationv1.RegisterReplicationServer(s.grpc, s)
@@ -168,6 +171,9 @@ type received struct {
 func (c *serverConn) receive(stream replicationv1.Replication_ExchangeServer) {
 	for {
 		m, err := stream.Recv()
+		if err == nil {
+			err = named(stream.Context(), m)
+		}
 		select {
 		case c.in <- received{m, err}:
 		case <-c.over:

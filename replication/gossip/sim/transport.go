@@ -115,7 +115,7 @@ func (m *Member) end(node func()) {
 }
 
 // Start attaches a host and starts the member on it. Of cfg, only what concerns the network is filled in.
-func Start(n *simnet.Net, index byte, cfg gossip.Config) (*Member, error) {
+func Start(n *simnet.Net, index int, cfg gossip.Config) (*Member, error) {
 	host := n.Attach(cfg.Node, index)
 	cfg.Bind = net.JoinHostPort(host.Address().IP.String(), strconv.Itoa(host.Address().Port))
 	cfg.PeerAddress = host.Address().String()

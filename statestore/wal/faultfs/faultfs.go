@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -29,13 +30,18 @@ type FS struct {
 	pending []change
 	locks   map[string]bool
 	ops     int
+	readers int
 	off     bool
 	fault   func(n int, op, name string) error
+	disturb func(op, name string) error
 }
 
 type inode struct {
+	name   string // the last one it had
 	data   []byte
 	synced []byte
+	// rewritten says that synced need not be the beginning of data.
+	rewritten bool
 	// lost is where a sync failed: the system still shows those bytes, and takes them for written.
 	lost []span
 }
@@ -56,11 +62,19 @@ type step struct {
 var _ wal.FS = (*FS)(nil)
 
 // Inject calls fault before each operation that changes something, with its number from 1 on; an error makes it fail. A
-// failed write leaves any part of its bytes; a failed sync leaves them unsynced for ever.
+// failed write leaves any part of its bytes; a failed sync leaves them unsynced for ever. Reads are passed to it too, as "read"
+// with number 0.
 func (f *FS) Inject(fault func(n int, op, name string) error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.fault = fault
+}
+
+// Disturb is Inject for a fault that belongs to what a test does, beside one by number: both are asked.
+func (f *FS) Disturb(fault func(op, name string) error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.disturb = fault
 }
 
 // PowerOff makes every later operation fail.
@@ -70,30 +84,42 @@ func (f *FS) PowerOff() { f.mu.Lock(); f.off = true; f.mu.Unlock() }
 func (f *FS) Kill() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.off, f.fault = false, nil
+	f.off, f.fault, f.disturb = false, nil, nil
 	clear(f.locks)
 }
 
 // Ops counts the operations so far that changed something.
 func (f *FS) Ops() int { f.mu.Lock(); defer f.mu.Unlock(); return f.ops }
 
+func (f *FS) init() {
+	if f.names == nil {
+		f.names, f.durable, f.locks = map[string]*inode{}, map[string]*inode{}, map[string]bool{}
+	}
+}
+
+// begin is called with the mutex held.
 func (f *FS) begin(op, name string) error {
 	if f.off {
 		return ErrPowerOff
 	}
-	f.ops++
-	if f.names == nil {
-		f.names, f.durable, f.locks = map[string]*inode{}, map[string]*inode{}, map[string]bool{}
+	f.init()
+	n := 0
+	if op != "read" {
+		f.ops++
+		n = f.ops
 	}
+	var err error
 	if f.fault != nil {
-		if err := f.fault(f.ops, op, name); err != nil {
-			if errors.Is(err, ErrPowerOff) {
-				f.off = true
-			}
-			return fmt.Errorf("%s %s: %w", op, name, err)
-		}
+		err = f.fault(n, op, name)
 	}
-	return nil
+	if err == nil && f.disturb != nil {
+		err = f.disturb(op, name)
+	}
+	if err == nil {
+		return nil
+	}
+	f.off = f.off || errors.Is(err, ErrPowerOff)
+	return fmt.Errorf("%s %s: %w", op, name, err)
 }
 
 // Crash returns the disk as it may be found after a crash now. f is not changed.
@@ -102,9 +128,7 @@ func (f *FS) Crash(rng *rand.Rand) *FS {
 	defer f.mu.Unlock()
 	after := &FS{names: map[string]*inode{}, durable: map[string]*inode{}, locks: map[string]bool{}}
 	names := map[string]*inode{}
-	for name, n := range f.durable {
-		names[name] = n
-	}
+	maps.Copy(names, f.durable)
 	kept := f.pending[:rng.IntN(len(f.pending)+1)]
 	if rng.IntN(2) == 0 {
 		kept = slices.DeleteFunc(slices.Clone(f.pending), func(change) bool { return rng.IntN(2) == 0 })
@@ -112,9 +136,10 @@ func (f *FS) Crash(rng *rand.Rand) *FS {
 	for _, c := range kept {
 		c.apply(names)
 	}
-	for name, n := range names {
-		data := n.remains(rng)
-		left := &inode{data: data, synced: slices.Clone(data)}
+	// In order, so that the same random numbers lose the same bytes.
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		data := names[name].remains(rng)
+		left := &inode{name: name, data: data, synced: slices.Clone(data)}
 		after.names[name], after.durable[name] = left, left
 	}
 	return after
@@ -124,7 +149,7 @@ func (n *inode) remains(rng *rand.Rand) []byte {
 	if len(n.lost) > 0 {
 		return slices.Clone(n.synced)
 	}
-	if len(n.data) < len(n.synced) || string(n.data[:len(n.synced)]) != string(n.synced) {
+	if n.rewritten {
 		// A truncation that was not synced: either.
 		if rng.IntN(2) == 0 {
 			return slices.Clone(n.synced)
@@ -179,11 +204,11 @@ func (f *FS) Create(name string) (wal.File, error) {
 	}
 	n := f.names[name]
 	if n == nil {
-		n = &inode{}
+		n = &inode{name: name}
 		f.change(step{name, n})
 	}
-	n.data, n.lost = nil, nil
-	return &file{fs: f, name: name, inode: n}, nil
+	n.data, n.lost, n.rewritten = nil, nil, true
+	return &file{fs: f, inode: n}, nil
 }
 
 // OpenAppend implements wal.FS.
@@ -193,7 +218,7 @@ func (f *FS) OpenAppend(name string) (wal.File, error) {
 	if f.names[name] == nil {
 		return nil, os.ErrNotExist
 	}
-	return &file{fs: f, name: name, inode: f.names[name]}, nil
+	return &file{fs: f, inode: f.names[name]}, nil
 }
 
 // ReadFile implements wal.FS.
@@ -203,15 +228,45 @@ func (f *FS) ReadFile(name string) ([]byte, error) {
 	if f.names[name] == nil {
 		return nil, os.ErrNotExist
 	}
+	if err := f.begin("read", name); err != nil {
+		return nil, err
+	}
 	return slices.Clone(f.names[name].data), nil
 }
+
+// OpenRead implements wal.FS.
+func (f *FS) OpenRead(name string) (wal.Reader, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.names[name] == nil {
+		return nil, os.ErrNotExist
+	}
+	if err := f.begin("read", name); err != nil {
+		return nil, err
+	}
+	f.readers++
+	return &reader{fs: f, inode: f.names[name]}, nil
+}
+
+// Readers counts the readers that are open.
+func (f *FS) Readers() int { f.mu.Lock(); defer f.mu.Unlock(); return f.readers }
 
 // WriteDurable puts a file on the disk, for tests that damage one.
 func (f *FS) WriteDurable(name string, data []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	n := &inode{data: slices.Clone(data), synced: slices.Clone(data)}
+	f.init()
+	n := &inode{name: name, data: slices.Clone(data), synced: slices.Clone(data)}
 	f.names[name], f.durable[name] = n, n
+}
+
+// Damage changes a byte of a file, under those who have it open too.
+func (f *FS) Damage(name string, at int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := f.names[name]
+	n.data, n.rewritten = slices.Clone(n.data), true
+	n.data[at] ^= 0x20
 }
 
 // Rename implements wal.FS.
@@ -225,6 +280,7 @@ func (f *FS) Rename(from, to string) error {
 	if n == nil {
 		return os.ErrNotExist
 	}
+	n.name = to
 	f.change(step{to, n}, step{from, nil})
 	return nil
 }
@@ -280,75 +336,10 @@ func (f *FS) SyncDir(dir string) error {
 func (f *FS) Lock(name string) (io.Closer, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.locks == nil {
-		f.names, f.durable, f.locks = map[string]*inode{}, map[string]*inode{}, map[string]bool{}
-	}
+	f.init()
 	if f.locks[name] {
 		return nil, wal.ErrLocked
 	}
 	f.locks[name] = true
 	return unlocker{f, name}, nil
 }
-
-type unlocker struct {
-	fs   *FS
-	name string
-}
-
-func (u unlocker) Close() error {
-	u.fs.mu.Lock()
-	defer u.fs.mu.Unlock()
-	delete(u.fs.locks, u.name)
-	return nil
-}
-
-type file struct {
-	fs    *FS
-	name  string
-	inode *inode
-}
-
-func (h *file) Write(b []byte) (int, error) {
-	h.fs.mu.Lock()
-	defer h.fs.mu.Unlock()
-	if err := h.fs.begin("write", h.name); err != nil {
-		// What was on its way may still get there.
-		if errors.Is(err, ErrPowerOff) && h.fs.off {
-			h.inode.data = append(h.inode.data, b...)
-		} else {
-			h.inode.data = append(h.inode.data, b[:len(b)/2]...)
-		}
-		return 0, err
-	}
-	h.inode.data = append(h.inode.data, b...)
-	return len(b), nil
-}
-
-func (h *file) Sync() error {
-	h.fs.mu.Lock()
-	defer h.fs.mu.Unlock()
-	n := h.inode
-	if err := h.fs.begin("sync", h.name); err != nil {
-		if !h.fs.off && len(n.data) > len(n.synced) {
-			n.lost = append(n.lost, span{len(n.synced), len(n.data)})
-		}
-		return err
-	}
-	n.synced = slices.Clone(n.data)
-	for _, l := range n.lost {
-		clear(n.synced[min(l.from, len(n.synced)):min(l.to, len(n.synced))])
-	}
-	return nil
-}
-
-func (h *file) Truncate(size int64) error {
-	h.fs.mu.Lock()
-	defer h.fs.mu.Unlock()
-	if err := h.fs.begin("truncate", h.name); err != nil {
-		return err
-	}
-	h.inode.data = slices.Clone(h.inode.data[:min(int(size), len(h.inode.data))])
-	return nil
-}
-
-func (h *file) Close() error { return nil }

@@ -195,6 +195,9 @@ func addresses(s *localmesh.Status) string {
 	for _, n := range s.Nodes {
 		fmt.Fprintf(&b, "  %-7s  http://%s\n", n.Name, n.Ingress)
 	}
+	if s.Page != "" {
+		fmt.Fprintf(&b, "\nWatch entities' replicas (whoever has this address can): %s\n", s.Page)
+	}
 	fmt.Fprintf(&b, "\nData and logs: %s. Ctrl-C stops everything.", s.DataDir)
 	return b.String()
 }

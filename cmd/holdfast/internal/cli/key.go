@@ -5,13 +5,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"strings"
 
 	"github.com/spf13/cobra"
 )
 
-// keyView is the control plane's GET /v1/keys/{type}/{key}.
+// keyView is the control plane's GET /v1/keys/{type}/{key}, without what each store has.
 type keyView struct {
 	Type        string          `json:"type"`
 	Key         string          `json:"key"`
@@ -43,10 +42,11 @@ func printKey(w io.Writer, k *keyView) error {
 func newKey() *cobra.Command {
 	c := &cobra.Command{
 		Use: "key", GroupID: "look", Short: "Look at entities", Args: noCommand,
-		Example: "  holdfast key get qa.Presentation/kubecon",
-		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Example: `  holdfast key get qa.Presentation/kubecon
+  holdfast key show qa.Presentation/kubecon --replicas`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	c.AddCommand(newKeyGet())
+	c.AddCommand(newKeyGet(), newKeyShow())
 	return c
 }
 
@@ -60,16 +60,15 @@ func newKeyGet() *cobra.Command {
   holdfast key get bank.Account/alice -o json`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			typ, key, ok := strings.Cut(args[0], "/")
-			if !ok || typ == "" || key == "" {
-				return usageError{fmt.Errorf("want TYPE/KEY, for example qa.Presentation/kubecon, not %q", args[0])}
+			path, err := keyPath(args[0])
+			if err != nil {
+				return err
 			}
 			client, err := clientFor(dataDir)
 			if err != nil {
 				return err
 			}
 			var k keyView
-			path := "/v1/keys/" + url.PathEscape(typ) + "/" + url.PathEscape(key)
 			if err := client.Admin(cmd.Context(), http.MethodGet, path, nil, &k); err != nil {
 				return err
 			}

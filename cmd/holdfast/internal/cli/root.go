@@ -90,9 +90,9 @@ Envoy carries both; a state store beside it keeps them.`,
 	root.SetHelpCommandGroupID("look")
 	root.SetCompletionCommandGroupID("look")
 	root.AddCommand(
-		newUp(), newScale(),
+		newUp(), newScale(), newFault(), newGossip(),
 		newStatus(), newCheck(), newProxy(), newKey(), newVersion(),
-		newEtcd(), newControlPlane(), newStore(), newGuard(),
+		newEtcd(), newControlPlane(), newStore(), newGuard(), newIdentity(),
 	)
 	usageArgs(root)
 	return root

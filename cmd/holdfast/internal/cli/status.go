@@ -41,7 +41,14 @@ func printStatus(cmd *cobra.Command, output format, s *localmesh.Status) error {
 	if output == "json" {
 		return printJSON(cmd.OutOrStdout(), s)
 	}
-	_, err := fmt.Fprint(cmd.OutOrStdout(), strings.TrimPrefix(renderTable(s), "\n"))
+	out := strings.TrimPrefix(renderTable(s), "\n")
+	if s.Page != "" {
+		out += "\nReplicas page: " + s.Page + "\n"
+	}
+	if len(s.Partition) > 0 {
+		out += "The stores are partitioned on purpose: see `holdfast fault status`.\n"
+	}
+	_, err := fmt.Fprint(cmd.OutOrStdout(), out)
 	return err
 }
 

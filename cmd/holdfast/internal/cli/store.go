@@ -19,7 +19,10 @@ import (
 // diskLook is how often a store whose disk failed looks whether it is back.
 const diskLook = time.Second
 
-type storeFlags struct{ node, data, runDir, gossip, probe string }
+type storeFlags struct {
+	node, data, runDir, gossip, peer, probe string
+	faults                                  bool
+}
 
 func newStore() *cobra.Command {
 	var f storeFlags
@@ -40,6 +43,8 @@ types and placement come from the control plane.`,
 	fl.StringVar(&f.data, "data", "", "data directory (required)")
 	fl.StringVar(&f.runDir, "run-dir", "", "the mesh's run folder with mesh.json (required)")
 	fl.StringVar(&f.gossip, "gossip", "", "address for gossip, UDP and TCP (required)")
+	fl.StringVar(&f.peer, "peer", "", "address for other stores: host:port, by TLS with the run folder's certificates, or unix:/path (default: the run folder's peer.sock)")
+	fl.BoolVar(&f.faults, "faults", false, "take orders to cut itself off from other stores (see holdfast fault)")
 	fl.StringVar(&f.probe, "probe", "", "address for the service that holdfast check calls")
 	for _, name := range []string{"node", "data", "run-dir", "gossip"} {
 		_ = c.MarkFlagRequired(name)
@@ -84,20 +89,21 @@ func runStore(ctx context.Context, f storeFlags, log *slog.Logger) (err error) {
 	ends = append(ends, server.Close)
 
 	// 4. The other stores, and with them all that the engine calls.
-	links, closePeers, err := joinPeers(f, paths, topology, engine, server, registry, log)
+	peers, err := joinPeers(f, paths, topology, engine, server, registry, log)
 	if err != nil {
 		return err
 	}
+	links := peers.links()
 	links.Committer = committer
 	engine.Connect(links)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve() }()
 	// The end: the API, so that what is handed over is the last word; the claims, so that others own this store's slots
 	// while it hands over; the other stores.
-	ends = append(ends[:1], closePeers, closeStrong, server.Close)
+	ends = append(ends[:1], peers.close, closeStrong, server.Close)
 
 	// 5. What looks at it from outside.
-	stop, err := serveUnix(paths.StoreHTTPSocket(f.node), serve.HTTP(engine, registry), log)
+	stop, err := serveUnix(paths.StoreHTTPSocket(f.node), peers.http(serve.HTTP(engine, registry)), log)
 	if err != nil {
 		return err
 	}
@@ -110,7 +116,9 @@ func runStore(ctx context.Context, f storeFlags, log *slog.Logger) (err error) {
 	log.Info("store is up", "node", f.node)
 	look := time.NewTicker(diskLook)
 	defer look.Stop()
+	heap := newHeapTuner()
 	for {
+		heap.tune()
 		select {
 		case <-ctx.Done():
 			log.Info("store is stopping", "node", f.node)
@@ -118,10 +126,8 @@ func runStore(ctx context.Context, f storeFlags, log *slog.Logger) (err error) {
 		case err := <-served:
 			return fmt.Errorf("store's API ended: %w", err)
 		case <-look.C:
-			// Until then it goes on to answer reads.
-			if engine.Recoverable() {
-				return errors.New("the disk failed, and takes writes again: the store has to be started anew")
-			}
+			// Nothing to do while the disk is well. Until it is again, reads are answered and writes refused; the status says why.
+			_ = engine.Recover(ctx)
 		}
 	}
 }

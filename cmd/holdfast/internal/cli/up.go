@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -12,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/holdfast-mesh/holdfast/cmd/holdfast/internal/localmesh"
+	"github.com/holdfast-mesh/holdfast/cmd/holdfast/internal/page"
 	"github.com/holdfast-mesh/holdfast/replication/gossip"
 )
 
@@ -38,8 +40,8 @@ func newUp() *cobra.Command {
 		Long: `Starts etcd, the control plane, a gateway Envoy and, for each node, an Envoy with the filter, a state store and a
 replica of each workload of FILE's LocalMesh. What dies is started again with its data. Ctrl-C stops everything.
 
-The gateway listens on 127.0.0.1:P (--port-base), node i's own ingress on P+i; all else on Unix sockets or on ports above
-P+100. Data and logs are kept in --data-dir: a new or empty folder, or one that up has used before.`,
+The gateway listens on 127.0.0.1:P (--port-base), node i's own ingress on P+i, the page that shows entities' replicas on
+P+100; all else on Unix sockets or on ports above that. Data and logs are kept in --data-dir: a new or empty folder, or one that up has used before.`,
 		Example: `  holdfast up -f holdfast.yaml
   holdfast up -f examples/demo/holdfast.yaml --nodes 6
   holdfast up -f holdfast.yaml --port-base 9080 --data-dir /var/tmp/mesh --headless`,
@@ -77,8 +79,9 @@ func runUp(cmd *cobra.Command, f upFlags) error {
 	display := newDisplay(out, f.headless)
 	m, err := localmesh.New(localmesh.Options{
 		File: f.file, Nodes: f.nodes, PortBase: f.portBase, DataDir: f.dataDir, Reset: f.reset,
-		Executable: self, Envoy: envoy, ModuleDir: moduleDir, GossipKey: gossip.NewKeyFile(), Progress: display.line,
+		Executable: self, Envoy: envoy, ModuleDir: moduleDir, NewGossipKey: gossip.NewKeyFile, Progress: display.line,
 		Logger: slog.New(display.handler()),
+		Page:   func(m *localmesh.Mesh, address, token string) http.Handler { return page.Handler(address, token, m) },
 	})
 	if err != nil {
 		return err

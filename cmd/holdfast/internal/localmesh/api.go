@@ -42,6 +42,7 @@ func serveAPI(m *Mesh) (*api, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, m.Status()) })
 	mux.HandleFunc("POST /v1/scale", m.handleScale)
+	m.routeFaults(mux)
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if !m.Status().Ready {
 			answer(w, http.StatusServiceUnavailable, ErrorBody{"not everything has started"})

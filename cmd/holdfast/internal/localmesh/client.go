@@ -103,36 +103,49 @@ func (c Client) Get(ctx context.Context, socket, path string) ([]byte, error) {
 }
 
 func (c Client) json(ctx context.Context, method, socket, path string, in, out any) error {
+	body, err := c.open(ctx, method, socket, path, in)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	data, err := io.ReadAll(io.LimitReader(body, maxProbeBody))
+	if err != nil || out == nil {
+		return err
+	}
+	return json.Unmarshal(data, out)
+}
+
+// open makes a request and returns the body of a 200.
+func (c Client) open(ctx context.Context, method, socket, path string, in any) (io.ReadCloser, error) {
 	var body io.Reader
 	if in != nil {
 		data, err := json.Marshal(in)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		body = bytes.NewReader(data)
 	}
 	req, err := http.NewRequestWithContext(ctx, method, "http://unix"+path, body)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	resp, err := unixClient(socket).Do(req)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("%w for the data directory %s: start one with `holdfast up`, or name its --data-dir", ErrNotRunning, c.Paths.Data)
+		return nil, fmt.Errorf("%w for the data directory %s: start one with `holdfast up`, or name its --data-dir", ErrNotRunning, c.Paths.Data)
 	case err != nil:
-		return err
+		return nil, err
+	case resp.StatusCode == http.StatusOK:
+		return resp.Body, nil
 	}
 	defer resp.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxProbeBody))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if resp.StatusCode != http.StatusOK {
-		var e ErrorBody
-		if json.Unmarshal(data, &e) == nil && e.Error != "" {
-			return errors.New(e.Error)
-		}
-		return fmt.Errorf("%s: %s", resp.Status, bytes.TrimSpace(data))
+	var e ErrorBody
+	if json.Unmarshal(data, &e) == nil && e.Error != "" {
+		return nil, errors.New(e.Error)
 	}
-	return json.Unmarshal(data, out)
+	return nil, fmt.Errorf("%s: %s", resp.Status, bytes.TrimSpace(data))
 }

@@ -7,5 +7,7 @@
 // leaves is first taken out of the topology, then drained, then its store hands over what the others lack, and ends.
 //
 // It knows nothing of xDS, state or gossip: it writes mesh.json (internal/mesh), which the control plane watches, and
-// starts the other commands of the same binary.
+// starts the other commands of the same binary. It is also the stores' certificate authority (certify.go), writes the file
+// of their gossip keys (rotate.go) and tells them whom to be cut off from (fault.go). That makes it larger than a package
+// should be; all of it turns on the same nodes under the same lock.
 package localmesh

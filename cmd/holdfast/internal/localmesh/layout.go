@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/holdfast-mesh/holdfast/cmd/holdfast/internal/probe"
 	"github.com/holdfast-mesh/holdfast/controlplane/api/v1alpha1"
@@ -20,7 +21,7 @@ func (m *Mesh) layOut() (etcdClient string, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.topology = mesh.Topology{
-		Gateway: mesh.Gateway{
+		Mesh: m.paths.MeshName(), Gateway: mesh.Gateway{
 			Name: gatewayName, Address: m.ports.ingress(0), AdminSocket: filepath.Join(m.paths.Node(gatewayName), "envoy-admin.sock"),
 		},
 		Etcd: []string{etcdClient}, GatewayWorkloads: map[string]string{},
@@ -50,6 +51,9 @@ func (m *Mesh) newNodeLocked(i int) (*node, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("run folder: %w", err)
 	}
+	if err := m.certify(name, time.Now()); err != nil {
+		return nil, err
+	}
 	if old := m.addresses[name]; old != nil {
 		n := &node{Node: *old, services: map[string]*supervise.Process{}}
 		m.addresses[name] = &n.Node
@@ -59,9 +63,12 @@ func (m *Mesh) newNodeLocked(i int) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
+	peer, err := m.ports.free()
+	if err != nil {
+		return nil, err
+	}
 	n := &node{services: map[string]*supervise.Process{}, Node: mesh.Node{
-		Name: name, Ingress: m.ports.ingress(i), Gossip: gossip,
-		StoreSocket: filepath.Join(dir, "store.sock"), PeerSocket: filepath.Join(dir, "peer.sock"),
+		Name: name, Ingress: m.ports.ingress(i), Gossip: gossip, Peer: peer, StoreSocket: filepath.Join(dir, "store.sock"),
 		ServeSocket: filepath.Join(dir, "serve.sock"), AdminSocket: filepath.Join(dir, "envoy-admin.sock"),
 		Services: map[string]string{},
 	}}

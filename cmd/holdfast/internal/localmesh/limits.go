@@ -28,6 +28,8 @@ const (
 	drainTimeout = 3 * time.Second
 	// probeTimeout bounds one look at whether a process answers.
 	probeTimeout = time.Second
+	// pageIdle is how long the page's connections may do nothing.
+	pageIdle = time.Minute
 	// pollState is the pause between two looks at something that is expected soon.
 	pollState = 50 * time.Millisecond
 	// pollFile is the pause between two looks at the configuration file. Editors replace files in too many ways for inotify.
@@ -37,8 +39,17 @@ const (
 	// maxScaleBody bounds the body of a request to the API.
 	maxScaleBody = 4 << 10
 
+	// certifyEvery is the pause between two looks at whether a certificate is to be renewed.
+	certifyEvery = time.Minute
+	// cutEvery is the pause between two looks at whether every store is cut off as it should be: one that started anew
+	// while the partition changed is not.
+	cutEvery = 500 * time.Millisecond
+	// keysTimeout bounds the wait for all stores to have taken changed gossip keys. One that starts anew meanwhile has them
+	// from its start on.
+	keysTimeout = 30 * time.Second
+
 	// Soft limits for the Go heaps of a mesh's many processes, and for how many threads run Go code in each.
-	storeMemory        = "GOMEMLIMIT=256MiB"
+	storeMemory        = "GOMEMLIMIT=1GiB"
 	controlPlaneMemory = "GOMEMLIMIT=384MiB"
 	etcdMemory         = "GOMEMLIMIT=512MiB"
 	moduleMemory       = "GOMEMLIMIT=256MiB"

@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"cmp"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -105,12 +107,44 @@ func play(role string) {
 						list.Proxies = append(list.Proxies, Proxy{Name: n.Name, Connected: true})
 					}
 					_ = json.NewEncoder(w).Encode(list)
+				case "/v1/cut", "/v1/gossip":
+					playStore(w, r, flags["--run-dir"], flags["--node"])
 				}
 			}))
 		}()
 	}
 	<-ctx.Done()
 	journal("stop " + name)
+}
+
+// playStore is what a store answers about faults and keys. It takes changed keys at once.
+func playStore(w http.ResponseWriter, r *http.Request, run, node string) {
+	paths := Paths{Run: run}
+	switch {
+	case r.URL.Path == "/v1/gossip":
+		file, err := os.ReadFile(paths.GossipKey())
+		if err != nil {
+			panic(err)
+		}
+		keys := Fingerprints(file)
+		journal("keys " + node + " " + strings.Join(keys, ","))
+		_ = json.NewEncoder(w).Encode(GossipKeys{keys})
+	case r.Method == http.MethodPut:
+		data, err := io.ReadAll(r.Body)
+		if err == nil {
+			err = os.WriteFile(paths.Cut(node), data, 0o600)
+		}
+		if err != nil {
+			panic(err)
+		}
+		_, _ = w.Write([]byte("{}"))
+	default:
+		data, err := os.ReadFile(paths.Cut(node))
+		if err != nil {
+			data = []byte(`{"nodes":[]}`)
+		}
+		_, _ = w.Write(data)
+	}
 }
 
 func journal(line string) {
@@ -165,6 +199,7 @@ func testOptions(dir string, nodes, base int) Options {
 	return Options{
 		File: filepath.Join(dir, "holdfast.yaml"), Nodes: nodes, PortBase: base, DataDir: filepath.Join(dir, "data"),
 		Executable: self, Envoy: self, ModuleDir: dir, Logger: slog.New(slog.DiscardHandler),
+		NewGossipKey: func() []byte { return []byte(rand.Text() + "\n") },
 	}
 }
 

@@ -4,12 +4,15 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/holdfast-mesh/holdfast/controlplane/api/v1alpha1"
+	"github.com/holdfast-mesh/holdfast/internal/identity"
 	"github.com/holdfast-mesh/holdfast/internal/mesh"
 	"github.com/holdfast-mesh/holdfast/internal/supervise"
 )
@@ -25,8 +28,10 @@ type Options struct {
 	Reset bool
 	// Executable is this binary, Envoy the proxy's, ModuleDir the folder of libholdfast.so.
 	Executable, Envoy, ModuleDir string
-	// GossipKey is the key file by which this mesh's stores know each other.
-	GossipKey []byte
+	// NewGossipKey makes the text of a file with one key, by which this mesh's stores know each other.
+	NewGossipKey func() []byte
+	// Page, if not nil, makes a page for people that shows the mesh m to whoever has the token. It is served at address.
+	Page func(m *Mesh, address, token string) http.Handler
 	// Progress, if not nil, is told what happens, one line at a time.
 	Progress func(line string)
 	Logger   *slog.Logger
@@ -46,6 +51,9 @@ type Mesh struct {
 	marked, claimed bool
 	sup             *supervise.Supervisor
 	api             *api
+	page            *page
+	// authority signs the stores' certificates. Its key is nowhere else: it ends with this process, as all else does.
+	authority *identity.Authority
 
 	// config is what the workloads are like now.
 	config atomic.Pointer[v1alpha1.Config]
@@ -68,6 +76,15 @@ type Mesh struct {
 	// addresses remembers every node's, so that one that returns finds its ports again.
 	// +checklocks:mu
 	addresses map[string]*mesh.Node
+	// certified says when each node got its certificate.
+	// +checklocks:mu
+	certified map[string]time.Time
+	// partition are the groups of stores that can't reach each other, as they were asked for; empty: none.
+	// +checklocks:mu
+	partition [][]string
+	// uncut is true while some store may not be cut off as it should be.
+	// +checklocks:mu
+	uncut bool
 	// +checklocks:mu
 	ready bool
 }
@@ -121,7 +138,7 @@ func New(opts Options) (*Mesh, error) {
 	}
 	m := &Mesh{
 		opts: opts, paths: paths, ports: p, dir: filepath.Dir(file), lock: lock,
-		single: map[string]*supervise.Process{}, addresses: map[string]*mesh.Node{},
+		single: map[string]*supervise.Process{}, addresses: map[string]*mesh.Node{}, certified: map[string]time.Time{},
 	}
 	m.config.Store(config)
 	m.source = source
@@ -152,15 +169,21 @@ func (m *Mesh) prepare() error {
 		return err
 	}
 	m.claimed = true
-	if err := os.WriteFile(m.paths.GossipKey(), m.opts.GossipKey, 0o600); err != nil {
+	if err := replaceFile(m.paths.GossipKey(), m.opts.NewGossipKey()); err != nil {
 		return fmt.Errorf("gossip key: %w", err)
+	}
+	if err := m.newAuthority(time.Now()); err != nil {
+		return err
 	}
 	sup, err := supervise.New(m.opts.Logger, []string{m.opts.Executable, "guard"})
 	if err != nil {
 		return err
 	}
 	m.sup = sup
-	m.api, err = serveAPI(m)
+	if m.api, err = serveAPI(m); err != nil {
+		return err
+	}
+	m.page, err = servePage(m)
 	return err
 }
 
@@ -253,6 +276,7 @@ func (m *Mesh) Start(ctx context.Context) error {
 	m.ready = true
 	m.mu.Unlock()
 	m.followed.Go(func() { m.follow(m.life, m.source) })
+	m.followed.Go(func() { m.keep(m.life) })
 	return nil
 }
 

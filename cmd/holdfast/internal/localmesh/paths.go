@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 )
 
@@ -37,12 +38,28 @@ func (p Paths) AdminSocket() string     { return filepath.Join(p.Run, "admin.soc
 func (p Paths) UpSocket() string        { return filepath.Join(p.Run, "up.sock") }
 func (p Paths) Topology() string        { return filepath.Join(p.Run, "mesh.json") }
 func (p Paths) GossipKey() string       { return filepath.Join(p.Run, "gossip.key") }
+func (p Paths) CA() string              { return filepath.Join(p.Run, "ca.pem") }
 func (p Paths) EtcdHTTPSocket() string  { return filepath.Join(p.Run, "etcd-http.sock") }
 func (p Paths) Node(name string) string { return filepath.Join(p.Run, name) }
 
 // StoreHTTPSocket serves a store's /readyz and /metrics.
 func (p Paths) StoreHTTPSocket(node string) string {
 	return filepath.Join(p.Run, node, "store-http.sock")
+}
+
+// Identity is the certificate of a node's store, with its key.
+func (p Paths) Identity(node string) string { return filepath.Join(p.Run, node, "identity.pem") }
+
+// Cut keeps which nodes a node's store is cut off from, for its next start.
+func (p Paths) Cut(node string) string { return filepath.Join(p.Run, node, "cut.json") }
+
+// PeerSocket is where a store listens for others whose topology gives it no address.
+func (p Paths) PeerSocket(node string) string { return filepath.Join(p.Run, node, "peer.sock") }
+
+// MeshName is the name of the mesh in its certificates: another one for each data directory.
+func (p Paths) MeshName() string {
+	run := filepath.Base(p.Run)
+	return "local-" + run[strings.LastIndexByte(run, '-')+1:]
 }
 
 // Log is the log of the process of that name.

@@ -49,6 +49,14 @@ func (p *ports) ingress(i int) string { return address(p.base + i) }
 
 func address(port int) string { return net.JoinHostPort(host, strconv.Itoa(port)) }
 
+// page is the address of the page for people: always the same where it is free.
+func (p *ports) page() (string, error) {
+	if a := address(p.base + innerPorts); checkFree(a) == nil {
+		return a, nil
+	}
+	return p.free()
+}
+
 // free returns an address that nobody listens on, neither by TCP nor by UDP.
 func (p *ports) free() (string, error) {
 	p.mu.Lock()

@@ -52,7 +52,7 @@ func (m *Mesh) controlPlaneSpec() supervise.Spec {
 }
 
 func (m *Mesh) storeSpec(n *mesh.Node) supervise.Spec {
-	s := m.self(n.Name+"/store", "store", "--node", n.Name, "--data", m.paths.StoreData(n.Name), "--run-dir", m.paths.Run, "--gossip", n.Gossip, "--probe", n.Services[probe.Workload])
+	s := m.self(n.Name+"/store", "store", "--node", n.Name, "--data", m.paths.StoreData(n.Name), "--run-dir", m.paths.Run, "--gossip", n.Gossip, "--peer", n.Peer, "--probe", n.Services[probe.Workload], "--faults")
 	s.Env = append(s.Env, storeMemory)
 	s.Ready = readyz(m.paths.StoreHTTPSocket(n.Name))
 	s.StopTimeout = storeStopTimeout

@@ -16,6 +16,10 @@ type Status struct {
 	UpPID        int           `json:"upPid"`
 	DataDir      string        `json:"dataDir"`
 	RunDir       string        `json:"runDir"`
+	// Page is the address of the page that shows replicas, with the token that it needs.
+	Page string `json:"page,omitempty"`
+	// Partition are the groups of stores that were cut off from each other on purpose, as `fault partition` was told.
+	Partition [][]string `json:"partition,omitempty"`
 }
 
 // NodeStatus is one node. A pid is 0 while its process does not run.
@@ -56,6 +60,7 @@ func (m *Mesh) Status() *Status {
 	defer m.mu.Unlock()
 	s := &Status{
 		Ready: m.ready, UpPID: pid, DataDir: m.paths.Data, RunDir: m.paths.Run, Nodes: []NodeStatus{},
+		Page: m.page.address(), Partition: m.partition,
 		ControlPlane: m.processStatus(m.single[controlPlaneName]), Etcd: m.processStatus(m.single[etcdName]),
 		Gateway: GatewayStatus{
 			Address: m.topology.Gateway.Address, ServicePIDs: map[string]int{}, Processes: map[string]ProcessStatus{},

@@ -42,6 +42,7 @@ func (m *Mesh) Close() {
 		}
 		m.sup.Close()
 	}
+	m.page.close()
 	if m.api != nil {
 		m.api.close()
 	}

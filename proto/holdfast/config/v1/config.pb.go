@@ -32,16 +32,31 @@ const (
 	Model_MODEL_GCOUNTER    Model = 2
 	Model_MODEL_LWW         Model = 3
 	Model_MODEL_ORMAP       Model = 4
+	Model_MODEL_PNCOUNTER   Model = 5
+	Model_MODEL_GSET        Model = 6
+	Model_MODEL_ORSET       Model = 7
+	Model_MODEL_MVREGISTER  Model = 8
+	Model_MODEL_FLAG        Model = 9
+	Model_MODEL_VOTE        Model = 10
+	// A counter that never goes below its floor (EntityType.floor).
+	Model_MODEL_BCOUNTER Model = 11
 )
 
 // Enum value maps for Model.
 var (
 	Model_name = map[int32]string{
-		0: "MODEL_UNSPECIFIED",
-		1: "MODEL_VALUE",
-		2: "MODEL_GCOUNTER",
-		3: "MODEL_LWW",
-		4: "MODEL_ORMAP",
+		0:  "MODEL_UNSPECIFIED",
+		1:  "MODEL_VALUE",
+		2:  "MODEL_GCOUNTER",
+		3:  "MODEL_LWW",
+		4:  "MODEL_ORMAP",
+		5:  "MODEL_PNCOUNTER",
+		6:  "MODEL_GSET",
+		7:  "MODEL_ORSET",
+		8:  "MODEL_MVREGISTER",
+		9:  "MODEL_FLAG",
+		10: "MODEL_VOTE",
+		11: "MODEL_BCOUNTER",
 	}
 	Model_value = map[string]int32{
 		"MODEL_UNSPECIFIED": 0,
@@ -49,6 +64,13 @@ var (
 		"MODEL_GCOUNTER":    2,
 		"MODEL_LWW":         3,
 		"MODEL_ORMAP":       4,
+		"MODEL_PNCOUNTER":   5,
+		"MODEL_GSET":        6,
+		"MODEL_ORSET":       7,
+		"MODEL_MVREGISTER":  8,
+		"MODEL_FLAG":        9,
+		"MODEL_VOTE":        10,
+		"MODEL_BCOUNTER":    11,
 	}
 )
 
@@ -187,6 +209,9 @@ type WriteLevel int32
 const (
 	WriteLevel_WRITE_LEVEL_UNSPECIFIED WriteLevel = 0
 	WriteLevel_WRITE_LEVEL_LOCAL       WriteLevel = 1
+	WriteLevel_WRITE_LEVEL_LOCAL_MEM   WriteLevel = 2
+	WriteLevel_WRITE_LEVEL_MAJORITY    WriteLevel = 3
+	WriteLevel_WRITE_LEVEL_ALL         WriteLevel = 4
 )
 
 // Enum value maps for WriteLevel.
@@ -194,10 +219,16 @@ var (
 	WriteLevel_name = map[int32]string{
 		0: "WRITE_LEVEL_UNSPECIFIED",
 		1: "WRITE_LEVEL_LOCAL",
+		2: "WRITE_LEVEL_LOCAL_MEM",
+		3: "WRITE_LEVEL_MAJORITY",
+		4: "WRITE_LEVEL_ALL",
 	}
 	WriteLevel_value = map[string]int32{
 		"WRITE_LEVEL_UNSPECIFIED": 0,
 		"WRITE_LEVEL_LOCAL":       1,
+		"WRITE_LEVEL_LOCAL_MEM":   2,
+		"WRITE_LEVEL_MAJORITY":    3,
+		"WRITE_LEVEL_ALL":         4,
 	}
 )
 
@@ -387,28 +418,86 @@ func (Carriage) EnumDescriptor() ([]byte, []int) {
 	return file_holdfast_config_v1_config_proto_rawDescGZIP(), []int{6}
 }
 
+// Shape is a state model and, for an ormap, the shape of its values.
+type Shape struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Model Model                  `protobuf:"varint,1,opt,name=model,proto3,enum=holdfast.config.v1.Model" json:"model,omitempty"`
+	// For MODEL_ORMAP. Any model but MODEL_VALUE and MODEL_BCOUNTER.
+	Values        *Shape `protobuf:"bytes,2,opt,name=values,proto3" json:"values,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Shape) Reset() {
+	*x = Shape{}
+	mi := &file_holdfast_config_v1_config_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Shape) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Shape) ProtoMessage() {}
+
+func (x *Shape) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_config_v1_config_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Shape.ProtoReflect.Descriptor instead.
+func (*Shape) Descriptor() ([]byte, []int) {
+	return file_holdfast_config_v1_config_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *Shape) GetModel() Model {
+	if x != nil {
+		return x.Model
+	}
+	return Model_MODEL_UNSPECIFIED
+}
+
+func (x *Shape) GetValues() *Shape {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
 // EntityType is one entity type's contract, the same for every service that names it.
 type EntityType struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	Type  string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
-	Model Model                  `protobuf:"varint,2,opt,name=model,proto3,enum=holdfast.config.v1.Model" json:"model,omitempty"`
-	// For MODEL_ORMAP: the model of its values (MODEL_GCOUNTER or MODEL_LWW).
-	Values      Model       `protobuf:"varint,3,opt,name=values,proto3,enum=holdfast.config.v1.Model" json:"values,omitempty"`
-	Consistency Consistency `protobuf:"varint,4,opt,name=consistency,proto3,enum=holdfast.config.v1.Consistency" json:"consistency,omitempty"`
-	Write       WriteLevel  `protobuf:"varint,5,opt,name=write,proto3,enum=holdfast.config.v1.WriteLevel" json:"write,omitempty"`
-	Affinity    Affinity    `protobuf:"varint,6,opt,name=affinity,proto3,enum=holdfast.config.v1.Affinity" json:"affinity,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Type        string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	Model       Model                  `protobuf:"varint,2,opt,name=model,proto3,enum=holdfast.config.v1.Model" json:"model,omitempty"`
+	Consistency Consistency            `protobuf:"varint,4,opt,name=consistency,proto3,enum=holdfast.config.v1.Consistency" json:"consistency,omitempty"`
+	Write       WriteLevel             `protobuf:"varint,5,opt,name=write,proto3,enum=holdfast.config.v1.WriteLevel" json:"write,omitempty"`
+	Affinity    Affinity               `protobuf:"varint,6,opt,name=affinity,proto3,enum=holdfast.config.v1.Affinity" json:"affinity,omitempty"`
 	// 0 means all nodes.
 	Replicas       uint32               `protobuf:"varint,7,opt,name=replicas,proto3" json:"replicas,omitempty"`
 	MaxStateBytes  uint32               `protobuf:"varint,8,opt,name=max_state_bytes,json=maxStateBytes,proto3" json:"max_state_bytes,omitempty"`
 	OnUnavailable  OnUnavailable        `protobuf:"varint,9,opt,name=on_unavailable,json=onUnavailable,proto3,enum=holdfast.config.v1.OnUnavailable" json:"on_unavailable,omitempty"`
 	PassivateAfter *durationpb.Duration `protobuf:"bytes,10,opt,name=passivate_after,json=passivateAfter,proto3" json:"passivate_after,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// For MODEL_ORMAP: the shape of its values.
+	Values *Shape `protobuf:"bytes,11,opt,name=values,proto3" json:"values,omitempty"`
+	// For MODEL_BCOUNTER: what its value never goes below.
+	Floor int64 `protobuf:"zigzag64,12,opt,name=floor,proto3" json:"floor,omitempty"`
+	// An eventual or causal entity that nobody changed for so long is deleted; absent: never.
+	Ttl           *durationpb.Duration `protobuf:"bytes,13,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *EntityType) Reset() {
 	*x = EntityType{}
-	mi := &file_holdfast_config_v1_config_proto_msgTypes[0]
+	mi := &file_holdfast_config_v1_config_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -420,7 +509,7 @@ func (x *EntityType) String() string {
 func (*EntityType) ProtoMessage() {}
 
 func (x *EntityType) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_config_v1_config_proto_msgTypes[0]
+	mi := &file_holdfast_config_v1_config_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -433,7 +522,7 @@ func (x *EntityType) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntityType.ProtoReflect.Descriptor instead.
 func (*EntityType) Descriptor() ([]byte, []int) {
-	return file_holdfast_config_v1_config_proto_rawDescGZIP(), []int{0}
+	return file_holdfast_config_v1_config_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *EntityType) GetType() string {
@@ -446,13 +535,6 @@ func (x *EntityType) GetType() string {
 func (x *EntityType) GetModel() Model {
 	if x != nil {
 		return x.Model
-	}
-	return Model_MODEL_UNSPECIFIED
-}
-
-func (x *EntityType) GetValues() Model {
-	if x != nil {
-		return x.Values
 	}
 	return Model_MODEL_UNSPECIFIED
 }
@@ -506,6 +588,27 @@ func (x *EntityType) GetPassivateAfter() *durationpb.Duration {
 	return nil
 }
 
+func (x *EntityType) GetValues() *Shape {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+func (x *EntityType) GetFloor() int64 {
+	if x != nil {
+		return x.Floor
+	}
+	return 0
+}
+
+func (x *EntityType) GetTtl() *durationpb.Duration {
+	if x != nil {
+		return x.Ttl
+	}
+	return nil
+}
+
 // Placement is the input of the placement function: whoever has it computes the same replicas for each slot.
 type Placement struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -519,7 +622,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_holdfast_config_v1_config_proto_msgTypes[1]
+	mi := &file_holdfast_config_v1_config_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -531,7 +634,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_config_v1_config_proto_msgTypes[1]
+	mi := &file_holdfast_config_v1_config_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -544,7 +647,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_holdfast_config_v1_config_proto_rawDescGZIP(), []int{1}
+	return file_holdfast_config_v1_config_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Placement) GetEpoch() uint64 {
@@ -583,7 +686,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_holdfast_config_v1_config_proto_msgTypes[2]
+	mi := &file_holdfast_config_v1_config_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -595,7 +698,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_config_v1_config_proto_msgTypes[2]
+	mi := &file_holdfast_config_v1_config_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -608,7 +711,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_holdfast_config_v1_config_proto_rawDescGZIP(), []int{2}
+	return file_holdfast_config_v1_config_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Member) GetName() string {
@@ -659,7 +762,7 @@ type FilterConfig struct {
 
 func (x *FilterConfig) Reset() {
 	*x = FilterConfig{}
-	mi := &file_holdfast_config_v1_config_proto_msgTypes[3]
+	mi := &file_holdfast_config_v1_config_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -671,7 +774,7 @@ func (x *FilterConfig) String() string {
 func (*FilterConfig) ProtoMessage() {}
 
 func (x *FilterConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_config_v1_config_proto_msgTypes[3]
+	mi := &file_holdfast_config_v1_config_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -684,7 +787,7 @@ func (x *FilterConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FilterConfig.ProtoReflect.Descriptor instead.
 func (*FilterConfig) Descriptor() ([]byte, []int) {
-	return file_holdfast_config_v1_config_proto_rawDescGZIP(), []int{3}
+	return file_holdfast_config_v1_config_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *FilterConfig) GetNode() string {
@@ -754,7 +857,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_holdfast_config_v1_config_proto_msgTypes[4]
+	mi := &file_holdfast_config_v1_config_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -766,7 +869,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_config_v1_config_proto_msgTypes[4]
+	mi := &file_holdfast_config_v1_config_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -779,7 +882,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_holdfast_config_v1_config_proto_rawDescGZIP(), []int{4}
+	return file_holdfast_config_v1_config_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Service) GetName() string {
@@ -853,7 +956,7 @@ type Method struct {
 
 func (x *Method) Reset() {
 	*x = Method{}
-	mi := &file_holdfast_config_v1_config_proto_msgTypes[5]
+	mi := &file_holdfast_config_v1_config_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -865,7 +968,7 @@ func (x *Method) String() string {
 func (*Method) ProtoMessage() {}
 
 func (x *Method) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_config_v1_config_proto_msgTypes[5]
+	mi := &file_holdfast_config_v1_config_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -878,7 +981,7 @@ func (x *Method) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Method.ProtoReflect.Descriptor instead.
 func (*Method) Descriptor() ([]byte, []int) {
-	return file_holdfast_config_v1_config_proto_rawDescGZIP(), []int{5}
+	return file_holdfast_config_v1_config_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Method) GetPath() string {
@@ -949,7 +1052,7 @@ type KeySource struct {
 
 func (x *KeySource) Reset() {
 	*x = KeySource{}
-	mi := &file_holdfast_config_v1_config_proto_msgTypes[6]
+	mi := &file_holdfast_config_v1_config_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -961,7 +1064,7 @@ func (x *KeySource) String() string {
 func (*KeySource) ProtoMessage() {}
 
 func (x *KeySource) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_config_v1_config_proto_msgTypes[6]
+	mi := &file_holdfast_config_v1_config_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -974,7 +1077,7 @@ func (x *KeySource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeySource.ProtoReflect.Descriptor instead.
 func (*KeySource) Descriptor() ([]byte, []int) {
-	return file_holdfast_config_v1_config_proto_rawDescGZIP(), []int{6}
+	return file_holdfast_config_v1_config_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *KeySource) GetHeader() string {
@@ -1001,7 +1104,7 @@ type FieldPath struct {
 
 func (x *FieldPath) Reset() {
 	*x = FieldPath{}
-	mi := &file_holdfast_config_v1_config_proto_msgTypes[7]
+	mi := &file_holdfast_config_v1_config_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1013,7 +1116,7 @@ func (x *FieldPath) String() string {
 func (*FieldPath) ProtoMessage() {}
 
 func (x *FieldPath) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_config_v1_config_proto_msgTypes[7]
+	mi := &file_holdfast_config_v1_config_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1026,7 +1129,7 @@ func (x *FieldPath) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FieldPath.ProtoReflect.Descriptor instead.
 func (*FieldPath) Descriptor() ([]byte, []int) {
-	return file_holdfast_config_v1_config_proto_rawDescGZIP(), []int{7}
+	return file_holdfast_config_v1_config_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *FieldPath) GetSteps() []*FieldStep {
@@ -1051,7 +1154,7 @@ type FieldStep struct {
 
 func (x *FieldStep) Reset() {
 	*x = FieldStep{}
-	mi := &file_holdfast_config_v1_config_proto_msgTypes[8]
+	mi := &file_holdfast_config_v1_config_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1063,7 +1166,7 @@ func (x *FieldStep) String() string {
 func (*FieldStep) ProtoMessage() {}
 
 func (x *FieldStep) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_config_v1_config_proto_msgTypes[8]
+	mi := &file_holdfast_config_v1_config_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1076,7 +1179,7 @@ func (x *FieldStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FieldStep.ProtoReflect.Descriptor instead.
 func (*FieldStep) Descriptor() ([]byte, []int) {
-	return file_holdfast_config_v1_config_proto_rawDescGZIP(), []int{8}
+	return file_holdfast_config_v1_config_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *FieldStep) GetNumber() uint32 {
@@ -1111,12 +1214,14 @@ var File_holdfast_config_v1_config_proto protoreflect.FileDescriptor
 
 const file_holdfast_config_v1_config_proto_rawDesc = "" +
 	"\n" +
-	"\x1fholdfast/config/v1/config.proto\x12\x12holdfast.config.v1\x1a\x1egoogle/protobuf/duration.proto\"\x89\x04\n" +
+	"\x1fholdfast/config/v1/config.proto\x12\x12holdfast.config.v1\x1a\x1egoogle/protobuf/duration.proto\"k\n" +
+	"\x05Shape\x12/\n" +
+	"\x05model\x18\x01 \x01(\x0e2\x19.holdfast.config.v1.ModelR\x05model\x121\n" +
+	"\x06values\x18\x02 \x01(\v2\x19.holdfast.config.v1.ShapeR\x06values\"\xd2\x04\n" +
 	"\n" +
 	"EntityType\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12/\n" +
-	"\x05model\x18\x02 \x01(\x0e2\x19.holdfast.config.v1.ModelR\x05model\x121\n" +
-	"\x06values\x18\x03 \x01(\x0e2\x19.holdfast.config.v1.ModelR\x06values\x12A\n" +
+	"\x05model\x18\x02 \x01(\x0e2\x19.holdfast.config.v1.ModelR\x05model\x12A\n" +
 	"\vconsistency\x18\x04 \x01(\x0e2\x1f.holdfast.config.v1.ConsistencyR\vconsistency\x124\n" +
 	"\x05write\x18\x05 \x01(\x0e2\x1e.holdfast.config.v1.WriteLevelR\x05write\x128\n" +
 	"\baffinity\x18\x06 \x01(\x0e2\x1c.holdfast.config.v1.AffinityR\baffinity\x12\x1a\n" +
@@ -1124,7 +1229,10 @@ const file_holdfast_config_v1_config_proto_rawDesc = "" +
 	"\x0fmax_state_bytes\x18\b \x01(\rR\rmaxStateBytes\x12H\n" +
 	"\x0eon_unavailable\x18\t \x01(\x0e2!.holdfast.config.v1.OnUnavailableR\ronUnavailable\x12B\n" +
 	"\x0fpassivate_after\x18\n" +
-	" \x01(\v2\x19.google.protobuf.DurationR\x0epassivateAfter\"k\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\x0epassivateAfter\x121\n" +
+	"\x06values\x18\v \x01(\v2\x19.holdfast.config.v1.ShapeR\x06values\x12\x14\n" +
+	"\x05floor\x18\f \x01(\x12R\x05floor\x12+\n" +
+	"\x03ttl\x18\r \x01(\v2\x19.google.protobuf.DurationR\x03ttlJ\x04\b\x03\x10\x04\"k\n" +
 	"\tPlacement\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x12\n" +
 	"\x04seed\x18\x02 \x01(\x04R\x04seed\x124\n" +
@@ -1169,13 +1277,24 @@ const file_holdfast_config_v1_config_proto_rawDesc = "" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\x05R\x04type\x12%\n" +
 	"\x0eoneof_siblings\x18\x03 \x03(\rR\roneofSiblings\x12+\n" +
-	"\x11implicit_presence\x18\x04 \x01(\bR\x10implicitPresence*c\n" +
+	"\x11implicit_presence\x18\x04 \x01(\bR\x10implicitPresence*\xe3\x01\n" +
 	"\x05Model\x12\x15\n" +
 	"\x11MODEL_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vMODEL_VALUE\x10\x01\x12\x12\n" +
 	"\x0eMODEL_GCOUNTER\x10\x02\x12\r\n" +
 	"\tMODEL_LWW\x10\x03\x12\x0f\n" +
-	"\vMODEL_ORMAP\x10\x04*t\n" +
+	"\vMODEL_ORMAP\x10\x04\x12\x13\n" +
+	"\x0fMODEL_PNCOUNTER\x10\x05\x12\x0e\n" +
+	"\n" +
+	"MODEL_GSET\x10\x06\x12\x0f\n" +
+	"\vMODEL_ORSET\x10\a\x12\x14\n" +
+	"\x10MODEL_MVREGISTER\x10\b\x12\x0e\n" +
+	"\n" +
+	"MODEL_FLAG\x10\t\x12\x0e\n" +
+	"\n" +
+	"MODEL_VOTE\x10\n" +
+	"\x12\x12\n" +
+	"\x0eMODEL_BCOUNTER\x10\v*t\n" +
 	"\vConsistency\x12\x1b\n" +
 	"\x17CONSISTENCY_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14CONSISTENCY_EVENTUAL\x10\x01\x12\x16\n" +
@@ -1184,11 +1303,14 @@ const file_holdfast_config_v1_config_proto_rawDesc = "" +
 	"\bAffinity\x12\x18\n" +
 	"\x14AFFINITY_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eAFFINITY_LOCAL\x10\x01\x12\x12\n" +
-	"\x0eAFFINITY_OWNER\x10\x02*@\n" +
+	"\x0eAFFINITY_OWNER\x10\x02*\x8a\x01\n" +
 	"\n" +
 	"WriteLevel\x12\x1b\n" +
 	"\x17WRITE_LEVEL_UNSPECIFIED\x10\x00\x12\x15\n" +
-	"\x11WRITE_LEVEL_LOCAL\x10\x01*a\n" +
+	"\x11WRITE_LEVEL_LOCAL\x10\x01\x12\x19\n" +
+	"\x15WRITE_LEVEL_LOCAL_MEM\x10\x02\x12\x18\n" +
+	"\x14WRITE_LEVEL_MAJORITY\x10\x03\x12\x13\n" +
+	"\x0fWRITE_LEVEL_ALL\x10\x04*a\n" +
 	"\rOnUnavailable\x12\x1e\n" +
 	"\x1aON_UNAVAILABLE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13ON_UNAVAILABLE_FAIL\x10\x01\x12\x17\n" +
@@ -1219,7 +1341,7 @@ func file_holdfast_config_v1_config_proto_rawDescGZIP() []byte {
 }
 
 var file_holdfast_config_v1_config_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_holdfast_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_holdfast_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_holdfast_config_v1_config_proto_goTypes = []any{
 	(Model)(0),                  // 0: holdfast.config.v1.Model
 	(Consistency)(0),            // 1: holdfast.config.v1.Consistency
@@ -1228,40 +1350,44 @@ var file_holdfast_config_v1_config_proto_goTypes = []any{
 	(OnUnavailable)(0),          // 4: holdfast.config.v1.OnUnavailable
 	(Mode)(0),                   // 5: holdfast.config.v1.Mode
 	(Carriage)(0),               // 6: holdfast.config.v1.Carriage
-	(*EntityType)(nil),          // 7: holdfast.config.v1.EntityType
-	(*Placement)(nil),           // 8: holdfast.config.v1.Placement
-	(*Member)(nil),              // 9: holdfast.config.v1.Member
-	(*FilterConfig)(nil),        // 10: holdfast.config.v1.FilterConfig
-	(*Service)(nil),             // 11: holdfast.config.v1.Service
-	(*Method)(nil),              // 12: holdfast.config.v1.Method
-	(*KeySource)(nil),           // 13: holdfast.config.v1.KeySource
-	(*FieldPath)(nil),           // 14: holdfast.config.v1.FieldPath
-	(*FieldStep)(nil),           // 15: holdfast.config.v1.FieldStep
-	(*durationpb.Duration)(nil), // 16: google.protobuf.Duration
+	(*Shape)(nil),               // 7: holdfast.config.v1.Shape
+	(*EntityType)(nil),          // 8: holdfast.config.v1.EntityType
+	(*Placement)(nil),           // 9: holdfast.config.v1.Placement
+	(*Member)(nil),              // 10: holdfast.config.v1.Member
+	(*FilterConfig)(nil),        // 11: holdfast.config.v1.FilterConfig
+	(*Service)(nil),             // 12: holdfast.config.v1.Service
+	(*Method)(nil),              // 13: holdfast.config.v1.Method
+	(*KeySource)(nil),           // 14: holdfast.config.v1.KeySource
+	(*FieldPath)(nil),           // 15: holdfast.config.v1.FieldPath
+	(*FieldStep)(nil),           // 16: holdfast.config.v1.FieldStep
+	(*durationpb.Duration)(nil), // 17: google.protobuf.Duration
 }
 var file_holdfast_config_v1_config_proto_depIdxs = []int32{
-	0,  // 0: holdfast.config.v1.EntityType.model:type_name -> holdfast.config.v1.Model
-	0,  // 1: holdfast.config.v1.EntityType.values:type_name -> holdfast.config.v1.Model
-	1,  // 2: holdfast.config.v1.EntityType.consistency:type_name -> holdfast.config.v1.Consistency
-	3,  // 3: holdfast.config.v1.EntityType.write:type_name -> holdfast.config.v1.WriteLevel
-	2,  // 4: holdfast.config.v1.EntityType.affinity:type_name -> holdfast.config.v1.Affinity
-	4,  // 5: holdfast.config.v1.EntityType.on_unavailable:type_name -> holdfast.config.v1.OnUnavailable
-	16, // 6: holdfast.config.v1.EntityType.passivate_after:type_name -> google.protobuf.Duration
-	9,  // 7: holdfast.config.v1.Placement.members:type_name -> holdfast.config.v1.Member
-	11, // 8: holdfast.config.v1.FilterConfig.services:type_name -> holdfast.config.v1.Service
-	7,  // 9: holdfast.config.v1.FilterConfig.types:type_name -> holdfast.config.v1.EntityType
-	8,  // 10: holdfast.config.v1.FilterConfig.placement:type_name -> holdfast.config.v1.Placement
-	5,  // 11: holdfast.config.v1.Service.mode:type_name -> holdfast.config.v1.Mode
-	6,  // 12: holdfast.config.v1.Service.carriage:type_name -> holdfast.config.v1.Carriage
-	12, // 13: holdfast.config.v1.Service.methods:type_name -> holdfast.config.v1.Method
-	13, // 14: holdfast.config.v1.Method.key:type_name -> holdfast.config.v1.KeySource
-	14, // 15: holdfast.config.v1.KeySource.fields:type_name -> holdfast.config.v1.FieldPath
-	15, // 16: holdfast.config.v1.FieldPath.steps:type_name -> holdfast.config.v1.FieldStep
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	0,  // 0: holdfast.config.v1.Shape.model:type_name -> holdfast.config.v1.Model
+	7,  // 1: holdfast.config.v1.Shape.values:type_name -> holdfast.config.v1.Shape
+	0,  // 2: holdfast.config.v1.EntityType.model:type_name -> holdfast.config.v1.Model
+	1,  // 3: holdfast.config.v1.EntityType.consistency:type_name -> holdfast.config.v1.Consistency
+	3,  // 4: holdfast.config.v1.EntityType.write:type_name -> holdfast.config.v1.WriteLevel
+	2,  // 5: holdfast.config.v1.EntityType.affinity:type_name -> holdfast.config.v1.Affinity
+	4,  // 6: holdfast.config.v1.EntityType.on_unavailable:type_name -> holdfast.config.v1.OnUnavailable
+	17, // 7: holdfast.config.v1.EntityType.passivate_after:type_name -> google.protobuf.Duration
+	7,  // 8: holdfast.config.v1.EntityType.values:type_name -> holdfast.config.v1.Shape
+	17, // 9: holdfast.config.v1.EntityType.ttl:type_name -> google.protobuf.Duration
+	10, // 10: holdfast.config.v1.Placement.members:type_name -> holdfast.config.v1.Member
+	12, // 11: holdfast.config.v1.FilterConfig.services:type_name -> holdfast.config.v1.Service
+	8,  // 12: holdfast.config.v1.FilterConfig.types:type_name -> holdfast.config.v1.EntityType
+	9,  // 13: holdfast.config.v1.FilterConfig.placement:type_name -> holdfast.config.v1.Placement
+	5,  // 14: holdfast.config.v1.Service.mode:type_name -> holdfast.config.v1.Mode
+	6,  // 15: holdfast.config.v1.Service.carriage:type_name -> holdfast.config.v1.Carriage
+	13, // 16: holdfast.config.v1.Service.methods:type_name -> holdfast.config.v1.Method
+	14, // 17: holdfast.config.v1.Method.key:type_name -> holdfast.config.v1.KeySource
+	15, // 18: holdfast.config.v1.KeySource.fields:type_name -> holdfast.config.v1.FieldPath
+	16, // 19: holdfast.config.v1.FieldPath.steps:type_name -> holdfast.config.v1.FieldStep
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_holdfast_config_v1_config_proto_init() }
@@ -1275,7 +1401,7 @@ func file_holdfast_config_v1_config_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_holdfast_config_v1_config_proto_rawDesc), len(file_holdfast_config_v1_config_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

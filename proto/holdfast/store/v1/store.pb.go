@@ -1172,7 +1172,13 @@ type Inspection struct {
 	Replicas    []string `protobuf:"bytes,4,rep,name=replicas,proto3" json:"replicas,omitempty"`
 	Consistency string   `protobuf:"bytes,5,opt,name=consistency,proto3" json:"consistency,omitempty"`
 	// True where the store holds the entity in memory.
-	Active        bool `protobuf:"varint,6,opt,name=active,proto3" json:"active,omitempty"`
+	Active bool `protobuf:"varint,6,opt,name=active,proto3" json:"active,omitempty"`
+	// This store's part, for entities that are not strong: "placed", "joined" (not placed, but active here) or "none".
+	Role string `protobuf:"bytes,7,opt,name=role,proto3" json:"role,omitempty"`
+	// Hash of what the store holds of the entity: equal at all replicas that agree.
+	Hash uint64 `protobuf:"fixed64,8,opt,name=hash,proto3" json:"hash,omitempty"`
+	// What this store has seen of each replica identity in the entity's slot.
+	Seen          []*Seen `protobuf:"bytes,9,rep,name=seen,proto3" json:"seen,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1249,6 +1255,99 @@ func (x *Inspection) GetActive() bool {
 	return false
 }
 
+func (x *Inspection) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Inspection) GetHash() uint64 {
+	if x != nil {
+		return x.Hash
+	}
+	return 0
+}
+
+func (x *Inspection) GetSeen() []*Seen {
+	if x != nil {
+		return x.Seen
+	}
+	return nil
+}
+
+type Seen struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As hex.
+	Replica string `protobuf:"bytes,1,opt,name=replica,proto3" json:"replica,omitempty"`
+	// The node whose store has, or had, this identity; empty where it is not known.
+	Node string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	// All changes of the identity in the slot up to this one were seen.
+	Upto uint64 `protobuf:"varint,3,opt,name=upto,proto3" json:"upto,omitempty"`
+	// How many after a gap were seen, too.
+	Beyond        uint64 `protobuf:"varint,4,opt,name=beyond,proto3" json:"beyond,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Seen) Reset() {
+	*x = Seen{}
+	mi := &file_holdfast_store_v1_store_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Seen) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Seen) ProtoMessage() {}
+
+func (x *Seen) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_store_v1_store_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Seen.ProtoReflect.Descriptor instead.
+func (*Seen) Descriptor() ([]byte, []int) {
+	return file_holdfast_store_v1_store_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Seen) GetReplica() string {
+	if x != nil {
+		return x.Replica
+	}
+	return ""
+}
+
+func (x *Seen) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Seen) GetUpto() uint64 {
+	if x != nil {
+		return x.Upto
+	}
+	return 0
+}
+
+func (x *Seen) GetBeyond() uint64 {
+	if x != nil {
+		return x.Beyond
+	}
+	return 0
+}
+
 type GetStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1257,7 +1356,7 @@ type GetStatus struct {
 
 func (x *GetStatus) Reset() {
 	*x = GetStatus{}
-	mi := &file_holdfast_store_v1_store_proto_msgTypes[16]
+	mi := &file_holdfast_store_v1_store_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1269,7 +1368,7 @@ func (x *GetStatus) String() string {
 func (*GetStatus) ProtoMessage() {}
 
 func (x *GetStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_store_v1_store_proto_msgTypes[16]
+	mi := &file_holdfast_store_v1_store_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1282,7 +1381,7 @@ func (x *GetStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatus.ProtoReflect.Descriptor instead.
 func (*GetStatus) Descriptor() ([]byte, []int) {
-	return file_holdfast_store_v1_store_proto_rawDescGZIP(), []int{16}
+	return file_holdfast_store_v1_store_proto_rawDescGZIP(), []int{17}
 }
 
 type StoreStatus struct {
@@ -1296,15 +1395,19 @@ type StoreStatus struct {
 	Commits map[string]uint64 `protobuf:"bytes,5,rep,name=commits,proto3" json:"commits,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	Peers   []*Peer           `protobuf:"bytes,6,rep,name=peers,proto3" json:"peers,omitempty"`
 	// "ok", or why writes are refused.
-	Disk          string `protobuf:"bytes,7,opt,name=disk,proto3" json:"disk,omitempty"`
-	Etcd          string `protobuf:"bytes,8,opt,name=etcd,proto3" json:"etcd,omitempty"`
+	Disk string `protobuf:"bytes,7,opt,name=disk,proto3" json:"disk,omitempty"`
+	Etcd string `protobuf:"bytes,8,opt,name=etcd,proto3" json:"etcd,omitempty"`
+	// Entities that are on the disk only.
+	Passive uint64 `protobuf:"varint,9,opt,name=passive,proto3" json:"passive,omitempty"`
+	// Replica identities that contexts still name.
+	Identities    uint64 `protobuf:"varint,10,opt,name=identities,proto3" json:"identities,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StoreStatus) Reset() {
 	*x = StoreStatus{}
-	mi := &file_holdfast_store_v1_store_proto_msgTypes[17]
+	mi := &file_holdfast_store_v1_store_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1316,7 +1419,7 @@ func (x *StoreStatus) String() string {
 func (*StoreStatus) ProtoMessage() {}
 
 func (x *StoreStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_store_v1_store_proto_msgTypes[17]
+	mi := &file_holdfast_store_v1_store_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1329,7 +1432,7 @@ func (x *StoreStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreStatus.ProtoReflect.Descriptor instead.
 func (*StoreStatus) Descriptor() ([]byte, []int) {
-	return file_holdfast_store_v1_store_proto_rawDescGZIP(), []int{17}
+	return file_holdfast_store_v1_store_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StoreStatus) GetNode() string {
@@ -1388,6 +1491,20 @@ func (x *StoreStatus) GetEtcd() string {
 	return ""
 }
 
+func (x *StoreStatus) GetPassive() uint64 {
+	if x != nil {
+		return x.Passive
+	}
+	return 0
+}
+
+func (x *StoreStatus) GetIdentities() uint64 {
+	if x != nil {
+		return x.Identities
+	}
+	return 0
+}
+
 type Peer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1400,7 +1517,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_holdfast_store_v1_store_proto_msgTypes[18]
+	mi := &file_holdfast_store_v1_store_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1412,7 +1529,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_store_v1_store_proto_msgTypes[18]
+	mi := &file_holdfast_store_v1_store_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1425,7 +1542,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_holdfast_store_v1_store_proto_rawDescGZIP(), []int{18}
+	return file_holdfast_store_v1_store_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Peer) GetName() string {
@@ -1528,7 +1645,7 @@ const file_holdfast_store_v1_store_proto_rawDesc = "" +
 	"\x05types\x18\x01 \x03(\v2\x1e.holdfast.config.v1.EntityTypeR\x05types\x12;\n" +
 	"\tplacement\x18\x02 \x01(\v2\x1d.holdfast.config.v1.PlacementR\tplacement\"<\n" +
 	"\aInspect\x121\n" +
-	"\x06entity\x18\x01 \x01(\v2\x19.holdfast.store.v1.EntityR\x06entity\"\xbc\x01\n" +
+	"\x06entity\x18\x01 \x01(\v2\x19.holdfast.store.v1.EntityR\x06entity\"\x91\x02\n" +
 	"\n" +
 	"Inspection\x12.\n" +
 	"\x05state\x18\x01 \x01(\v2\x18.holdfast.store.v1.StateR\x05state\x12\x12\n" +
@@ -1536,8 +1653,16 @@ const file_holdfast_store_v1_store_proto_rawDesc = "" +
 	"\x05owner\x18\x03 \x01(\tR\x05owner\x12\x1a\n" +
 	"\breplicas\x18\x04 \x03(\tR\breplicas\x12 \n" +
 	"\vconsistency\x18\x05 \x01(\tR\vconsistency\x12\x16\n" +
-	"\x06active\x18\x06 \x01(\bR\x06active\"\v\n" +
-	"\tGetStatus\"\xcc\x02\n" +
+	"\x06active\x18\x06 \x01(\bR\x06active\x12\x12\n" +
+	"\x04role\x18\a \x01(\tR\x04role\x12\x12\n" +
+	"\x04hash\x18\b \x01(\x06R\x04hash\x12+\n" +
+	"\x04seen\x18\t \x03(\v2\x17.holdfast.store.v1.SeenR\x04seen\"`\n" +
+	"\x04Seen\x12\x18\n" +
+	"\areplica\x18\x01 \x01(\tR\areplica\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x12\n" +
+	"\x04upto\x18\x03 \x01(\x04R\x04upto\x12\x16\n" +
+	"\x06beyond\x18\x04 \x01(\x04R\x06beyond\"\v\n" +
+	"\tGetStatus\"\x86\x03\n" +
 	"\vStoreStatus\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1d\n" +
 	"\n" +
@@ -1547,7 +1672,12 @@ const file_holdfast_store_v1_store_proto_rawDesc = "" +
 	"\acommits\x18\x05 \x03(\v2+.holdfast.store.v1.StoreStatus.CommitsEntryR\acommits\x12-\n" +
 	"\x05peers\x18\x06 \x03(\v2\x17.holdfast.store.v1.PeerR\x05peers\x12\x12\n" +
 	"\x04disk\x18\a \x01(\tR\x04disk\x12\x12\n" +
-	"\x04etcd\x18\b \x01(\tR\x04etcd\x1a:\n" +
+	"\x04etcd\x18\b \x01(\tR\x04etcd\x12\x18\n" +
+	"\apassive\x18\t \x01(\x04R\apassive\x12\x1e\n" +
+	"\n" +
+	"identities\x18\n" +
+	" \x01(\x04R\n" +
+	"identities\x1a:\n" +
 	"\fCommitsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"N\n" +
@@ -1574,7 +1704,7 @@ func file_holdfast_store_v1_store_proto_rawDescGZIP() []byte {
 }
 
 var file_holdfast_store_v1_store_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_holdfast_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_holdfast_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_holdfast_store_v1_store_proto_goTypes = []any{
 	(Outcome)(0),           // 0: holdfast.store.v1.Outcome
 	(*Request)(nil),        // 1: holdfast.store.v1.Request
@@ -1593,14 +1723,15 @@ var file_holdfast_store_v1_store_proto_goTypes = []any{
 	(*Configure)(nil),      // 14: holdfast.store.v1.Configure
 	(*Inspect)(nil),        // 15: holdfast.store.v1.Inspect
 	(*Inspection)(nil),     // 16: holdfast.store.v1.Inspection
-	(*GetStatus)(nil),      // 17: holdfast.store.v1.GetStatus
-	(*StoreStatus)(nil),    // 18: holdfast.store.v1.StoreStatus
-	(*Peer)(nil),           // 19: holdfast.store.v1.Peer
-	nil,                    // 20: holdfast.store.v1.StoreStatus.CommitsEntry
-	(*v1.Value)(nil),       // 21: holdfast.v1.Value
-	(*v1.Operation)(nil),   // 22: holdfast.v1.Operation
-	(*v11.EntityType)(nil), // 23: holdfast.config.v1.EntityType
-	(*v11.Placement)(nil),  // 24: holdfast.config.v1.Placement
+	(*Seen)(nil),           // 17: holdfast.store.v1.Seen
+	(*GetStatus)(nil),      // 18: holdfast.store.v1.GetStatus
+	(*StoreStatus)(nil),    // 19: holdfast.store.v1.StoreStatus
+	(*Peer)(nil),           // 20: holdfast.store.v1.Peer
+	nil,                    // 21: holdfast.store.v1.StoreStatus.CommitsEntry
+	(*v1.Value)(nil),       // 22: holdfast.v1.Value
+	(*v1.Operation)(nil),   // 23: holdfast.v1.Operation
+	(*v11.EntityType)(nil), // 24: holdfast.config.v1.EntityType
+	(*v11.Placement)(nil),  // 25: holdfast.config.v1.Placement
 }
 var file_holdfast_store_v1_store_proto_depIdxs = []int32{
 	7,  // 0: holdfast.store.v1.Request.get:type_name -> holdfast.store.v1.Get
@@ -1610,36 +1741,37 @@ var file_holdfast_store_v1_store_proto_depIdxs = []int32{
 	13, // 4: holdfast.store.v1.Request.abort:type_name -> holdfast.store.v1.Abort
 	14, // 5: holdfast.store.v1.Request.configure:type_name -> holdfast.store.v1.Configure
 	15, // 6: holdfast.store.v1.Request.inspect:type_name -> holdfast.store.v1.Inspect
-	17, // 7: holdfast.store.v1.Request.get_status:type_name -> holdfast.store.v1.GetStatus
+	18, // 7: holdfast.store.v1.Request.get_status:type_name -> holdfast.store.v1.GetStatus
 	4,  // 8: holdfast.store.v1.Response.error:type_name -> holdfast.store.v1.Error
 	6,  // 9: holdfast.store.v1.Response.state:type_name -> holdfast.store.v1.State
 	10, // 10: holdfast.store.v1.Response.begun:type_name -> holdfast.store.v1.Begun
 	12, // 11: holdfast.store.v1.Response.committed:type_name -> holdfast.store.v1.Committed
 	3,  // 12: holdfast.store.v1.Response.done:type_name -> holdfast.store.v1.Done
 	16, // 13: holdfast.store.v1.Response.inspection:type_name -> holdfast.store.v1.Inspection
-	18, // 14: holdfast.store.v1.Response.status:type_name -> holdfast.store.v1.StoreStatus
+	19, // 14: holdfast.store.v1.Response.status:type_name -> holdfast.store.v1.StoreStatus
 	0,  // 15: holdfast.store.v1.Error.outcome:type_name -> holdfast.store.v1.Outcome
 	5,  // 16: holdfast.store.v1.State.entity:type_name -> holdfast.store.v1.Entity
-	21, // 17: holdfast.store.v1.State.value:type_name -> holdfast.v1.Value
+	22, // 17: holdfast.store.v1.State.value:type_name -> holdfast.v1.Value
 	5,  // 18: holdfast.store.v1.Get.entity:type_name -> holdfast.store.v1.Entity
 	5,  // 19: holdfast.store.v1.Unsubscribe.entity:type_name -> holdfast.store.v1.Entity
 	5,  // 20: holdfast.store.v1.Begin.entity:type_name -> holdfast.store.v1.Entity
 	6,  // 21: holdfast.store.v1.Begun.state:type_name -> holdfast.store.v1.State
 	5,  // 22: holdfast.store.v1.Commit.entity:type_name -> holdfast.store.v1.Entity
-	22, // 23: holdfast.store.v1.Commit.operations:type_name -> holdfast.v1.Operation
+	23, // 23: holdfast.store.v1.Commit.operations:type_name -> holdfast.v1.Operation
 	6,  // 24: holdfast.store.v1.Committed.state:type_name -> holdfast.store.v1.State
 	5,  // 25: holdfast.store.v1.Abort.entity:type_name -> holdfast.store.v1.Entity
-	23, // 26: holdfast.store.v1.Configure.types:type_name -> holdfast.config.v1.EntityType
-	24, // 27: holdfast.store.v1.Configure.placement:type_name -> holdfast.config.v1.Placement
+	24, // 26: holdfast.store.v1.Configure.types:type_name -> holdfast.config.v1.EntityType
+	25, // 27: holdfast.store.v1.Configure.placement:type_name -> holdfast.config.v1.Placement
 	5,  // 28: holdfast.store.v1.Inspect.entity:type_name -> holdfast.store.v1.Entity
 	6,  // 29: holdfast.store.v1.Inspection.state:type_name -> holdfast.store.v1.State
-	20, // 30: holdfast.store.v1.StoreStatus.commits:type_name -> holdfast.store.v1.StoreStatus.CommitsEntry
-	19, // 31: holdfast.store.v1.StoreStatus.peers:type_name -> holdfast.store.v1.Peer
-	32, // [32:32] is the sub-list for method output_type
-	32, // [32:32] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	17, // 30: holdfast.store.v1.Inspection.seen:type_name -> holdfast.store.v1.Seen
+	21, // 31: holdfast.store.v1.StoreStatus.commits:type_name -> holdfast.store.v1.StoreStatus.CommitsEntry
+	20, // 32: holdfast.store.v1.StoreStatus.peers:type_name -> holdfast.store.v1.Peer
+	33, // [33:33] is the sub-list for method output_type
+	33, // [33:33] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_holdfast_store_v1_store_proto_init() }
@@ -1671,7 +1803,7 @@ func file_holdfast_store_v1_store_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_holdfast_store_v1_store_proto_rawDesc), len(file_holdfast_store_v1_store_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
