@@ -2,6 +2,7 @@
 // through a node of ours, in turns, so that whatever else the machine does hits all of them alike.
 //
 //	bench                 the table
+//	bench store           the store alone, without Envoys: operations by type and level, memory, bytes, convergence, joins
 //	bench probe           time from acknowledgement to visible everywhere, memory and start time of the six-node demo
 //
 // Server, load generator and proxies are processes of their own; the figures of one machine are good for ratios only.
@@ -13,6 +14,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/holdfast-mesh/holdfast/bench/store"
 )
 
 func main() {
@@ -34,11 +37,13 @@ func run(ctx context.Context, args []string) error {
 		return table(ctx, args)
 	case "probe":
 		return probe(ctx, args)
+	case "store":
+		return store.Run(ctx, args)
 	case "serve":
 		return serve(ctx)
 	case "load":
 		return load(ctx, args)
 	default:
-		return fmt.Errorf("unknown command %q: it is probe, or nothing for the table", verb)
+		return fmt.Errorf("unknown command %q: it is store or probe, or nothing for the table", verb)
 	}
 }
