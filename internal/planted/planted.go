@@ -12,4 +12,12 @@ const (
 	IdentityReused = "identity-reused"
 	// TombstoneEarly forgets what was removed before everybody has seen it.
 	TombstoneEarly = "tombstone-early"
+	// ReadWithoutLease serves strong reads from memory without asking whether the slot is still held.
+	ReadWithoutLease = "read-without-lease"
+	// FenceLeftOut commits strong entities without the guard on the slot's owner.
+	FenceLeftOut = "fence-left-out"
+	// AckBeforeCommit answers a strong command before etcd has committed it.
+	AckBeforeCommit = "ack-before-commit"
+	// RetryWithoutID keeps no request ids, so that a command that is sent again is applied again.
+	RetryWithoutID = "retry-without-id"
 )

@@ -11,6 +11,7 @@ package holdfastv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -94,7 +95,9 @@ type StateIn struct {
 	// Absent where exists is false.
 	Value *Value `protobuf:"bytes,5,opt,name=value,proto3" json:"value,omitempty"`
 	// In a watch: the value that the previous call of the handler saw. Absent in the first call of a watch.
-	Previous      *Value `protobuf:"bytes,6,opt,name=previous,proto3" json:"previous,omitempty"`
+	Previous *Value `protobuf:"bytes,6,opt,name=previous,proto3" json:"previous,omitempty"`
+	// The other entities that the command names, in the order of the request's fields; none of them has others of its own.
+	Others        []*StateIn `protobuf:"bytes,7,rep,name=others,proto3" json:"others,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -171,6 +174,13 @@ func (x *StateIn) GetPrevious() *Value {
 	return nil
 }
 
+func (x *StateIn) GetOthers() []*StateIn {
+	if x != nil {
+		return x.Others
+	}
+	return nil
+}
+
 // Value is the plain value of a state model: what a service reads.
 type Value struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -187,6 +197,7 @@ type Value struct {
 	//	*Value_Flag
 	//	*Value_Vote
 	//	*Value_Bcounter
+	//	*Value_EventSourced
 	Kind          isValue_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -328,6 +339,15 @@ func (x *Value) GetBcounter() *BoundedValue {
 	return nil
 }
 
+func (x *Value) GetEventSourced() *EventSourcedValue {
+	if x != nil {
+		if x, ok := x.Kind.(*Value_EventSourced); ok {
+			return x.EventSourced
+		}
+	}
+	return nil
+}
+
 type isValue_Kind interface {
 	isValue_Kind()
 }
@@ -378,6 +398,10 @@ type Value_Bcounter struct {
 	Bcounter *BoundedValue `protobuf:"bytes,11,opt,name=bcounter,proto3,oneof"`
 }
 
+type Value_EventSourced struct {
+	EventSourced *EventSourcedValue `protobuf:"bytes,12,opt,name=event_sourced,json=eventSourced,proto3,oneof"`
+}
+
 func (*Value_Gcounter) isValue_Kind() {}
 
 func (*Value_Value) isValue_Kind() {}
@@ -400,6 +424,163 @@ func (*Value_Vote) isValue_Kind() {}
 
 func (*Value_Bcounter) isValue_Kind() {}
 
+func (*Value_EventSourced) isValue_Kind() {}
+
+// EventSourcedValue is an event-sourced entity: its last entity snapshot and what happened since.
+type EventSourcedValue struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The service's own bytes; empty where snapshot_sequence is 0.
+	Snapshot []byte `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	// The last event that the snapshot includes; 0: there is no snapshot.
+	SnapshotSequence uint64 `protobuf:"varint,2,opt,name=snapshot_sequence,json=snapshotSequence,proto3" json:"snapshot_sequence,omitempty"`
+	// The events after the snapshot, in order. None for a type that is given its folded state only.
+	Events []*Event `protobuf:"bytes,3,rep,name=events,proto3" json:"events,omitempty"`
+	// The last event's sequence; 0: none yet.
+	Sequence uint64 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// The store asks for a snapshot with this command's changes.
+	SnapshotWanted bool `protobuf:"varint,5,opt,name=snapshot_wanted,json=snapshotWanted,proto3" json:"snapshot_wanted,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *EventSourcedValue) Reset() {
+	*x = EventSourcedValue{}
+	mi := &file_holdfast_v1_contract_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EventSourcedValue) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EventSourcedValue) ProtoMessage() {}
+
+func (x *EventSourcedValue) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_contract_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EventSourcedValue.ProtoReflect.Descriptor instead.
+func (*EventSourcedValue) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *EventSourcedValue) GetSnapshot() []byte {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
+func (x *EventSourcedValue) GetSnapshotSequence() uint64 {
+	if x != nil {
+		return x.SnapshotSequence
+	}
+	return 0
+}
+
+func (x *EventSourcedValue) GetEvents() []*Event {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *EventSourcedValue) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *EventSourcedValue) GetSnapshotWanted() bool {
+	if x != nil {
+		return x.SnapshotWanted
+	}
+	return false
+}
+
+// Event is something that happened to an entity. Sequence and time are the store's.
+type Event struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From 1 on, without gaps.
+	Sequence uint64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// The service's own name for it, for example "cart.v1.ItemAdded".
+	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	// The service's own bytes.
+	Payload []byte `protobuf:"bytes,3,opt,name=payload,proto3" json:"payload,omitempty"`
+	// The owner's clock at the commit.
+	Time          *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Event) Reset() {
+	*x = Event{}
+	mi := &file_holdfast_v1_contract_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Event) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Event) ProtoMessage() {}
+
+func (x *Event) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_contract_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Event.ProtoReflect.Descriptor instead.
+func (*Event) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Event) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *Event) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Event) GetPayload() []byte {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
+func (x *Event) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
 // SetValue lists a set's elements in byte order. Elements are equal where their bytes are; stable bytes are the
 // service's affair.
 type SetValue struct {
@@ -411,7 +592,7 @@ type SetValue struct {
 
 func (x *SetValue) Reset() {
 	*x = SetValue{}
-	mi := &file_holdfast_v1_contract_proto_msgTypes[2]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -423,7 +604,7 @@ func (x *SetValue) String() string {
 func (*SetValue) ProtoMessage() {}
 
 func (x *SetValue) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_contract_proto_msgTypes[2]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -436,7 +617,7 @@ func (x *SetValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetValue.ProtoReflect.Descriptor instead.
 func (*SetValue) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{2}
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *SetValue) GetElements() [][]byte {
@@ -456,7 +637,7 @@ type MultiValue struct {
 
 func (x *MultiValue) Reset() {
 	*x = MultiValue{}
-	mi := &file_holdfast_v1_contract_proto_msgTypes[3]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -468,7 +649,7 @@ func (x *MultiValue) String() string {
 func (*MultiValue) ProtoMessage() {}
 
 func (x *MultiValue) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_contract_proto_msgTypes[3]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -481,7 +662,7 @@ func (x *MultiValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MultiValue.ProtoReflect.Descriptor instead.
 func (*MultiValue) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{3}
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *MultiValue) GetValues() [][]byte {
@@ -503,7 +684,7 @@ type VoteValue struct {
 
 func (x *VoteValue) Reset() {
 	*x = VoteValue{}
-	mi := &file_holdfast_v1_contract_proto_msgTypes[4]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -515,7 +696,7 @@ func (x *VoteValue) String() string {
 func (*VoteValue) ProtoMessage() {}
 
 func (x *VoteValue) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_contract_proto_msgTypes[4]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -528,7 +709,7 @@ func (x *VoteValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VoteValue.ProtoReflect.Descriptor instead.
 func (*VoteValue) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{4}
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *VoteValue) GetSelfVote() bool {
@@ -563,7 +744,7 @@ type BoundedValue struct {
 
 func (x *BoundedValue) Reset() {
 	*x = BoundedValue{}
-	mi := &file_holdfast_v1_contract_proto_msgTypes[5]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -575,7 +756,7 @@ func (x *BoundedValue) String() string {
 func (*BoundedValue) ProtoMessage() {}
 
 func (x *BoundedValue) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_contract_proto_msgTypes[5]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -588,7 +769,7 @@ func (x *BoundedValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BoundedValue.ProtoReflect.Descriptor instead.
 func (*BoundedValue) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{5}
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *BoundedValue) GetValue() int64 {
@@ -614,7 +795,7 @@ type MapValue struct {
 
 func (x *MapValue) Reset() {
 	*x = MapValue{}
-	mi := &file_holdfast_v1_contract_proto_msgTypes[6]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -626,7 +807,7 @@ func (x *MapValue) String() string {
 func (*MapValue) ProtoMessage() {}
 
 func (x *MapValue) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_contract_proto_msgTypes[6]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -639,7 +820,7 @@ func (x *MapValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MapValue.ProtoReflect.Descriptor instead.
 func (*MapValue) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{6}
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *MapValue) GetEntries() map[string]*Value {
@@ -651,15 +832,17 @@ func (x *MapValue) GetEntries() map[string]*Value {
 
 // StateOut lists the service's changes, applied in order, all or none. No operation means no change.
 type StateOut struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Operations    []*Operation           `protobuf:"bytes,1,rep,name=operations,proto3" json:"operations,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Operations []*Operation           `protobuf:"bytes,1,rep,name=operations,proto3" json:"operations,omitempty"`
+	// Changes of other entities that the command named, in one transaction with the operations.
+	Others        []*EntityOut `protobuf:"bytes,2,rep,name=others,proto3" json:"others,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StateOut) Reset() {
 	*x = StateOut{}
-	mi := &file_holdfast_v1_contract_proto_msgTypes[7]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -671,7 +854,7 @@ func (x *StateOut) String() string {
 func (*StateOut) ProtoMessage() {}
 
 func (x *StateOut) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_contract_proto_msgTypes[7]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -684,10 +867,70 @@ func (x *StateOut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateOut.ProtoReflect.Descriptor instead.
 func (*StateOut) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{7}
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *StateOut) GetOperations() []*Operation {
+	if x != nil {
+		return x.Operations
+	}
+	return nil
+}
+
+func (x *StateOut) GetOthers() []*EntityOut {
+	if x != nil {
+		return x.Others
+	}
+	return nil
+}
+
+// EntityOut is one other entity's changes.
+type EntityOut struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Operations    []*Operation           `protobuf:"bytes,2,rep,name=operations,proto3" json:"operations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EntityOut) Reset() {
+	*x = EntityOut{}
+	mi := &file_holdfast_v1_contract_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EntityOut) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EntityOut) ProtoMessage() {}
+
+func (x *EntityOut) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_contract_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EntityOut.ProtoReflect.Descriptor instead.
+func (*EntityOut) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *EntityOut) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *EntityOut) GetOperations() []*Operation {
 	if x != nil {
 		return x.Operations
 	}
@@ -710,6 +953,10 @@ type Operation struct {
 	//	*Operation_Enable
 	//	*Operation_Disable
 	//	*Operation_Vote
+	//	*Operation_Append
+	//	*Operation_Snapshot
+	//	*Operation_MergePatch
+	//	*Operation_FieldPatch
 	Operation     isOperation_Operation `protobuf_oneof:"operation"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -717,7 +964,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_holdfast_v1_contract_proto_msgTypes[8]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -729,7 +976,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_contract_proto_msgTypes[8]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -742,7 +989,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{8}
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Operation) GetOperation() isOperation_Operation {
@@ -860,6 +1107,42 @@ func (x *Operation) GetVote() *CastVote {
 	return nil
 }
 
+func (x *Operation) GetAppend() *AppendEvents {
+	if x != nil {
+		if x, ok := x.Operation.(*Operation_Append); ok {
+			return x.Append
+		}
+	}
+	return nil
+}
+
+func (x *Operation) GetSnapshot() *SaveSnapshot {
+	if x != nil {
+		if x, ok := x.Operation.(*Operation_Snapshot); ok {
+			return x.Snapshot
+		}
+	}
+	return nil
+}
+
+func (x *Operation) GetMergePatch() *MergePatch {
+	if x != nil {
+		if x, ok := x.Operation.(*Operation_MergePatch); ok {
+			return x.MergePatch
+		}
+	}
+	return nil
+}
+
+func (x *Operation) GetFieldPatch() *FieldPatch {
+	if x != nil {
+		if x, ok := x.Operation.(*Operation_FieldPatch); ok {
+			return x.FieldPatch
+		}
+	}
+	return nil
+}
+
 type isOperation_Operation interface {
 	isOperation_Operation()
 }
@@ -925,6 +1208,26 @@ type Operation_Vote struct {
 	Vote *CastVote `protobuf:"bytes,12,opt,name=vote,proto3,oneof"`
 }
 
+type Operation_Append struct {
+	// event_sourced
+	Append *AppendEvents `protobuf:"bytes,13,opt,name=append,proto3,oneof"`
+}
+
+type Operation_Snapshot struct {
+	// event_sourced: after an append where there is one
+	Snapshot *SaveSnapshot `protobuf:"bytes,14,opt,name=snapshot,proto3,oneof"`
+}
+
+type Operation_MergePatch struct {
+	// value, strong, encoded as JSON or protobuf
+	MergePatch *MergePatch `protobuf:"bytes,15,opt,name=merge_patch,json=mergePatch,proto3,oneof"`
+}
+
+type Operation_FieldPatch struct {
+	// value, strong, encoded as JSON or protobuf
+	FieldPatch *FieldPatch `protobuf:"bytes,16,opt,name=field_patch,json=fieldPatch,proto3,oneof"`
+}
+
 func (*Operation_Increment) isOperation_Operation() {}
 
 func (*Operation_Set) isOperation_Operation() {}
@@ -949,6 +1252,215 @@ func (*Operation_Disable) isOperation_Operation() {}
 
 func (*Operation_Vote) isOperation_Operation() {}
 
+func (*Operation_Append) isOperation_Operation() {}
+
+func (*Operation_Snapshot) isOperation_Operation() {}
+
+func (*Operation_MergePatch) isOperation_Operation() {}
+
+func (*Operation_FieldPatch) isOperation_Operation() {}
+
+// AppendEvents appends events, all or none.
+type AppendEvents struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Without sequence and time.
+	Events []*Event `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	// Refuse (ABORTED) where the last event's sequence is another.
+	ExpectedSequence *uint64 `protobuf:"varint,2,opt,name=expected_sequence,json=expectedSequence,proto3,oneof" json:"expected_sequence,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *AppendEvents) Reset() {
+	*x = AppendEvents{}
+	mi := &file_holdfast_v1_contract_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AppendEvents) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AppendEvents) ProtoMessage() {}
+
+func (x *AppendEvents) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_contract_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AppendEvents.ProtoReflect.Descriptor instead.
+func (*AppendEvents) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *AppendEvents) GetEvents() []*Event {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *AppendEvents) GetExpectedSequence() uint64 {
+	if x != nil && x.ExpectedSequence != nil {
+		return *x.ExpectedSequence
+	}
+	return 0
+}
+
+// SaveSnapshot replaces the entity snapshot by one that includes all events, those of the same command too.
+type SaveSnapshot struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Snapshot      []byte                 `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SaveSnapshot) Reset() {
+	*x = SaveSnapshot{}
+	mi := &file_holdfast_v1_contract_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SaveSnapshot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SaveSnapshot) ProtoMessage() {}
+
+func (x *SaveSnapshot) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_contract_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SaveSnapshot.ProtoReflect.Descriptor instead.
+func (*SaveSnapshot) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *SaveSnapshot) GetSnapshot() []byte {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
+// MergePatch changes a value by a JSON merge patch (RFC 7396). A protobuf value is patched in its JSON form.
+type MergePatch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Patch         []byte                 `protobuf:"bytes,1,opt,name=patch,proto3" json:"patch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MergePatch) Reset() {
+	*x = MergePatch{}
+	mi := &file_holdfast_v1_contract_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MergePatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MergePatch) ProtoMessage() {}
+
+func (x *MergePatch) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_contract_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MergePatch.ProtoReflect.Descriptor instead.
+func (*MergePatch) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *MergePatch) GetPatch() []byte {
+	if x != nil {
+		return x.Patch
+	}
+	return nil
+}
+
+// FieldPatch replaces the fields at these paths by what value has there; a path that value does not set is cleared
+// (AIP-134).
+type FieldPatch struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Encoded as the entity's value is.
+	Value []byte `protobuf:"bytes,1,opt,name=value,proto3" json:"value,omitempty"`
+	// For example "address.city", field names as the .proto or the JSON object has them.
+	Paths         []string `protobuf:"bytes,2,rep,name=paths,proto3" json:"paths,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FieldPatch) Reset() {
+	*x = FieldPatch{}
+	mi := &file_holdfast_v1_contract_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FieldPatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FieldPatch) ProtoMessage() {}
+
+func (x *FieldPatch) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_v1_contract_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FieldPatch.ProtoReflect.Descriptor instead.
+func (*FieldPatch) Descriptor() ([]byte, []int) {
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *FieldPatch) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *FieldPatch) GetPaths() []string {
+	if x != nil {
+		return x.Paths
+	}
+	return nil
+}
+
 type Change struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	By            int64                  `protobuf:"zigzag64,1,opt,name=by,proto3" json:"by,omitempty"`
@@ -958,7 +1470,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_holdfast_v1_contract_proto_msgTypes[9]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -970,7 +1482,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_contract_proto_msgTypes[9]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -983,7 +1495,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{9}
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Change) GetBy() int64 {
@@ -1002,7 +1514,7 @@ type SetAdd struct {
 
 func (x *SetAdd) Reset() {
 	*x = SetAdd{}
-	mi := &file_holdfast_v1_contract_proto_msgTypes[10]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1014,7 +1526,7 @@ func (x *SetAdd) String() string {
 func (*SetAdd) ProtoMessage() {}
 
 func (x *SetAdd) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_contract_proto_msgTypes[10]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1027,7 +1539,7 @@ func (x *SetAdd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetAdd.ProtoReflect.Descriptor instead.
 func (*SetAdd) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{10}
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SetAdd) GetElements() [][]byte {
@@ -1046,7 +1558,7 @@ type SetRemove struct {
 
 func (x *SetRemove) Reset() {
 	*x = SetRemove{}
-	mi := &file_holdfast_v1_contract_proto_msgTypes[11]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1058,7 +1570,7 @@ func (x *SetRemove) String() string {
 func (*SetRemove) ProtoMessage() {}
 
 func (x *SetRemove) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_contract_proto_msgTypes[11]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1071,7 +1583,7 @@ func (x *SetRemove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetRemove.ProtoReflect.Descriptor instead.
 func (*SetRemove) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{11}
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SetRemove) GetElements() [][]byte {
@@ -1089,7 +1601,7 @@ type Clear struct {
 
 func (x *Clear) Reset() {
 	*x = Clear{}
-	mi := &file_holdfast_v1_contract_proto_msgTypes[12]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1101,7 +1613,7 @@ func (x *Clear) String() string {
 func (*Clear) ProtoMessage() {}
 
 func (x *Clear) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_contract_proto_msgTypes[12]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1114,7 +1626,7 @@ func (x *Clear) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Clear.ProtoReflect.Descriptor instead.
 func (*Clear) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{12}
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{19}
 }
 
 type Enable struct {
@@ -1125,7 +1637,7 @@ type Enable struct {
 
 func (x *Enable) Reset() {
 	*x = Enable{}
-	mi := &file_holdfast_v1_contract_proto_msgTypes[13]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1137,7 +1649,7 @@ func (x *Enable) String() string {
 func (*Enable) ProtoMessage() {}
 
 func (x *Enable) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_contract_proto_msgTypes[13]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1150,7 +1662,7 @@ func (x *Enable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Enable.ProtoReflect.Descriptor instead.
 func (*Enable) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{13}
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{20}
 }
 
 type Disable struct {
@@ -1161,7 +1673,7 @@ type Disable struct {
 
 func (x *Disable) Reset() {
 	*x = Disable{}
-	mi := &file_holdfast_v1_contract_proto_msgTypes[14]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1173,7 +1685,7 @@ func (x *Disable) String() string {
 func (*Disable) ProtoMessage() {}
 
 func (x *Disable) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_contract_proto_msgTypes[14]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1186,7 +1698,7 @@ func (x *Disable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disable.ProtoReflect.Descriptor instead.
 func (*Disable) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{14}
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{21}
 }
 
 // CastVote sets this node's vote.
@@ -1199,7 +1711,7 @@ type CastVote struct {
 
 func (x *CastVote) Reset() {
 	*x = CastVote{}
-	mi := &file_holdfast_v1_contract_proto_msgTypes[15]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1211,7 +1723,7 @@ func (x *CastVote) String() string {
 func (*CastVote) ProtoMessage() {}
 
 func (x *CastVote) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_contract_proto_msgTypes[15]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1224,7 +1736,7 @@ func (x *CastVote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CastVote.ProtoReflect.Descriptor instead.
 func (*CastVote) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{15}
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CastVote) GetInFavour() bool {
@@ -1243,7 +1755,7 @@ type Increment struct {
 
 func (x *Increment) Reset() {
 	*x = Increment{}
-	mi := &file_holdfast_v1_contract_proto_msgTypes[16]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1255,7 +1767,7 @@ func (x *Increment) String() string {
 func (*Increment) ProtoMessage() {}
 
 func (x *Increment) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_contract_proto_msgTypes[16]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1268,7 +1780,7 @@ func (x *Increment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Increment.ProtoReflect.Descriptor instead.
 func (*Increment) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{16}
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Increment) GetBy() uint64 {
@@ -1291,7 +1803,7 @@ type Set struct {
 
 func (x *Set) Reset() {
 	*x = Set{}
-	mi := &file_holdfast_v1_contract_proto_msgTypes[17]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1303,7 +1815,7 @@ func (x *Set) String() string {
 func (*Set) ProtoMessage() {}
 
 func (x *Set) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_contract_proto_msgTypes[17]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1316,7 +1828,7 @@ func (x *Set) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Set.ProtoReflect.Descriptor instead.
 func (*Set) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{17}
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Set) GetValue() []byte {
@@ -1348,7 +1860,7 @@ type Delete struct {
 
 func (x *Delete) Reset() {
 	*x = Delete{}
-	mi := &file_holdfast_v1_contract_proto_msgTypes[18]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1360,7 +1872,7 @@ func (x *Delete) String() string {
 func (*Delete) ProtoMessage() {}
 
 func (x *Delete) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_contract_proto_msgTypes[18]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1373,7 +1885,7 @@ func (x *Delete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delete.ProtoReflect.Descriptor instead.
 func (*Delete) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{18}
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{25}
 }
 
 // MapUpdate applies an operation to one entry of an ormap, which is created where it is missing.
@@ -1388,7 +1900,7 @@ type MapUpdate struct {
 
 func (x *MapUpdate) Reset() {
 	*x = MapUpdate{}
-	mi := &file_holdfast_v1_contract_proto_msgTypes[19]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1400,7 +1912,7 @@ func (x *MapUpdate) String() string {
 func (*MapUpdate) ProtoMessage() {}
 
 func (x *MapUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_contract_proto_msgTypes[19]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1413,7 +1925,7 @@ func (x *MapUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MapUpdate.ProtoReflect.Descriptor instead.
 func (*MapUpdate) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{19}
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *MapUpdate) GetKey() string {
@@ -1439,7 +1951,7 @@ type MapRemove struct {
 
 func (x *MapRemove) Reset() {
 	*x = MapRemove{}
-	mi := &file_holdfast_v1_contract_proto_msgTypes[20]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1451,7 +1963,7 @@ func (x *MapRemove) String() string {
 func (*MapRemove) ProtoMessage() {}
 
 func (x *MapRemove) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_v1_contract_proto_msgTypes[20]
+	mi := &file_holdfast_v1_contract_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1464,7 +1976,7 @@ func (x *MapRemove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MapRemove.ProtoReflect.Descriptor instead.
 func (*MapRemove) Descriptor() ([]byte, []int) {
-	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{20}
+	return file_holdfast_v1_contract_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *MapRemove) GetKey() string {
@@ -1478,14 +1990,15 @@ var File_holdfast_v1_contract_proto protoreflect.FileDescriptor
 
 const file_holdfast_v1_contract_proto_rawDesc = "" +
 	"\n" +
-	"\x1aholdfast/v1/contract.proto\x12\vholdfast.v1\"\xbb\x01\n" +
+	"\x1aholdfast/v1/contract.proto\x12\vholdfast.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe9\x01\n" +
 	"\aStateIn\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x16\n" +
 	"\x06exists\x18\x03 \x01(\bR\x06exists\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x12(\n" +
 	"\x05value\x18\x05 \x01(\v2\x12.holdfast.v1.ValueR\x05value\x12.\n" +
-	"\bprevious\x18\x06 \x01(\v2\x12.holdfast.v1.ValueR\bprevious\"\xbc\x03\n" +
+	"\bprevious\x18\x06 \x01(\v2\x12.holdfast.v1.ValueR\bprevious\x12,\n" +
+	"\x06others\x18\a \x03(\v2\x14.holdfast.v1.StateInR\x06others\"\x83\x04\n" +
 	"\x05Value\x12\x1c\n" +
 	"\bgcounter\x18\x01 \x01(\x04H\x00R\bgcounter\x12\x16\n" +
 	"\x05value\x18\x02 \x01(\fH\x00R\x05value\x12\x12\n" +
@@ -1500,8 +2013,20 @@ const file_holdfast_v1_contract_proto_rawDesc = "" +
 	"\x04flag\x18\t \x01(\bH\x00R\x04flag\x12,\n" +
 	"\x04vote\x18\n" +
 	" \x01(\v2\x16.holdfast.v1.VoteValueH\x00R\x04vote\x127\n" +
-	"\bbcounter\x18\v \x01(\v2\x19.holdfast.v1.BoundedValueH\x00R\bbcounterB\x06\n" +
-	"\x04kind\"&\n" +
+	"\bbcounter\x18\v \x01(\v2\x19.holdfast.v1.BoundedValueH\x00R\bbcounter\x12E\n" +
+	"\revent_sourced\x18\f \x01(\v2\x1e.holdfast.v1.EventSourcedValueH\x00R\feventSourcedB\x06\n" +
+	"\x04kind\"\xcd\x01\n" +
+	"\x11EventSourcedValue\x12\x1a\n" +
+	"\bsnapshot\x18\x01 \x01(\fR\bsnapshot\x12+\n" +
+	"\x11snapshot_sequence\x18\x02 \x01(\x04R\x10snapshotSequence\x12*\n" +
+	"\x06events\x18\x03 \x03(\v2\x12.holdfast.v1.EventR\x06events\x12\x1a\n" +
+	"\bsequence\x18\x04 \x01(\x04R\bsequence\x12'\n" +
+	"\x0fsnapshot_wanted\x18\x05 \x01(\bR\x0esnapshotWanted\"\x81\x01\n" +
+	"\x05Event\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\x12\x18\n" +
+	"\apayload\x18\x03 \x01(\fR\apayload\x12.\n" +
+	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"&\n" +
 	"\bSetValue\x12\x1a\n" +
 	"\belements\x18\x01 \x03(\fR\belements\"$\n" +
 	"\n" +
@@ -1518,11 +2043,17 @@ const file_holdfast_v1_contract_proto_rawDesc = "" +
 	"\aentries\x18\x01 \x03(\v2\".holdfast.v1.MapValue.EntriesEntryR\aentries\x1aN\n" +
 	"\fEntriesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12(\n" +
-	"\x05value\x18\x02 \x01(\v2\x12.holdfast.v1.ValueR\x05value:\x028\x01\"B\n" +
+	"\x05value\x18\x02 \x01(\v2\x12.holdfast.v1.ValueR\x05value:\x028\x01\"r\n" +
 	"\bStateOut\x126\n" +
 	"\n" +
 	"operations\x18\x01 \x03(\v2\x16.holdfast.v1.OperationR\n" +
-	"operations\"\xdb\x04\n" +
+	"operations\x12.\n" +
+	"\x06others\x18\x02 \x03(\v2\x16.holdfast.v1.EntityOutR\x06others\"U\n" +
+	"\tEntityOut\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x126\n" +
+	"\n" +
+	"operations\x18\x02 \x03(\v2\x16.holdfast.v1.OperationR\n" +
+	"operations\"\xc1\x06\n" +
 	"\tOperation\x126\n" +
 	"\tincrement\x18\x01 \x01(\v2\x16.holdfast.v1.IncrementH\x00R\tincrement\x12$\n" +
 	"\x03set\x18\x02 \x01(\v2\x10.holdfast.v1.SetH\x00R\x03set\x12-\n" +
@@ -1538,8 +2069,27 @@ const file_holdfast_v1_contract_proto_rawDesc = "" +
 	"\x06enable\x18\n" +
 	" \x01(\v2\x13.holdfast.v1.EnableH\x00R\x06enable\x120\n" +
 	"\adisable\x18\v \x01(\v2\x14.holdfast.v1.DisableH\x00R\adisable\x12+\n" +
-	"\x04vote\x18\f \x01(\v2\x15.holdfast.v1.CastVoteH\x00R\x04voteB\v\n" +
-	"\toperation\"\x18\n" +
+	"\x04vote\x18\f \x01(\v2\x15.holdfast.v1.CastVoteH\x00R\x04vote\x123\n" +
+	"\x06append\x18\r \x01(\v2\x19.holdfast.v1.AppendEventsH\x00R\x06append\x127\n" +
+	"\bsnapshot\x18\x0e \x01(\v2\x19.holdfast.v1.SaveSnapshotH\x00R\bsnapshot\x12:\n" +
+	"\vmerge_patch\x18\x0f \x01(\v2\x17.holdfast.v1.MergePatchH\x00R\n" +
+	"mergePatch\x12:\n" +
+	"\vfield_patch\x18\x10 \x01(\v2\x17.holdfast.v1.FieldPatchH\x00R\n" +
+	"fieldPatchB\v\n" +
+	"\toperation\"\x82\x01\n" +
+	"\fAppendEvents\x12*\n" +
+	"\x06events\x18\x01 \x03(\v2\x12.holdfast.v1.EventR\x06events\x120\n" +
+	"\x11expected_sequence\x18\x02 \x01(\x04H\x00R\x10expectedSequence\x88\x01\x01B\x14\n" +
+	"\x12_expected_sequence\"*\n" +
+	"\fSaveSnapshot\x12\x1a\n" +
+	"\bsnapshot\x18\x01 \x01(\fR\bsnapshot\"\"\n" +
+	"\n" +
+	"MergePatch\x12\x14\n" +
+	"\x05patch\x18\x01 \x01(\fR\x05patch\"8\n" +
+	"\n" +
+	"FieldPatch\x12\x14\n" +
+	"\x05value\x18\x01 \x01(\fR\x05value\x12\x14\n" +
+	"\x05paths\x18\x02 \x03(\tR\x05paths\"\x18\n" +
 	"\x06Change\x12\x0e\n" +
 	"\x02by\x18\x01 \x01(\x12R\x02by\"$\n" +
 	"\x06SetAdd\x12\x1a\n" +
@@ -1582,63 +2132,82 @@ func file_holdfast_v1_contract_proto_rawDescGZIP() []byte {
 }
 
 var file_holdfast_v1_contract_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_holdfast_v1_contract_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_holdfast_v1_contract_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_holdfast_v1_contract_proto_goTypes = []any{
-	(Clock)(0),           // 0: holdfast.v1.Clock
-	(*StateIn)(nil),      // 1: holdfast.v1.StateIn
-	(*Value)(nil),        // 2: holdfast.v1.Value
-	(*SetValue)(nil),     // 3: holdfast.v1.SetValue
-	(*MultiValue)(nil),   // 4: holdfast.v1.MultiValue
-	(*VoteValue)(nil),    // 5: holdfast.v1.VoteValue
-	(*BoundedValue)(nil), // 6: holdfast.v1.BoundedValue
-	(*MapValue)(nil),     // 7: holdfast.v1.MapValue
-	(*StateOut)(nil),     // 8: holdfast.v1.StateOut
-	(*Operation)(nil),    // 9: holdfast.v1.Operation
-	(*Change)(nil),       // 10: holdfast.v1.Change
-	(*SetAdd)(nil),       // 11: holdfast.v1.SetAdd
-	(*SetRemove)(nil),    // 12: holdfast.v1.SetRemove
-	(*Clear)(nil),        // 13: holdfast.v1.Clear
-	(*Enable)(nil),       // 14: holdfast.v1.Enable
-	(*Disable)(nil),      // 15: holdfast.v1.Disable
-	(*CastVote)(nil),     // 16: holdfast.v1.CastVote
-	(*Increment)(nil),    // 17: holdfast.v1.Increment
-	(*Set)(nil),          // 18: holdfast.v1.Set
-	(*Delete)(nil),       // 19: holdfast.v1.Delete
-	(*MapUpdate)(nil),    // 20: holdfast.v1.MapUpdate
-	(*MapRemove)(nil),    // 21: holdfast.v1.MapRemove
-	nil,                  // 22: holdfast.v1.MapValue.EntriesEntry
+	(Clock)(0),                    // 0: holdfast.v1.Clock
+	(*StateIn)(nil),               // 1: holdfast.v1.StateIn
+	(*Value)(nil),                 // 2: holdfast.v1.Value
+	(*EventSourcedValue)(nil),     // 3: holdfast.v1.EventSourcedValue
+	(*Event)(nil),                 // 4: holdfast.v1.Event
+	(*SetValue)(nil),              // 5: holdfast.v1.SetValue
+	(*MultiValue)(nil),            // 6: holdfast.v1.MultiValue
+	(*VoteValue)(nil),             // 7: holdfast.v1.VoteValue
+	(*BoundedValue)(nil),          // 8: holdfast.v1.BoundedValue
+	(*MapValue)(nil),              // 9: holdfast.v1.MapValue
+	(*StateOut)(nil),              // 10: holdfast.v1.StateOut
+	(*EntityOut)(nil),             // 11: holdfast.v1.EntityOut
+	(*Operation)(nil),             // 12: holdfast.v1.Operation
+	(*AppendEvents)(nil),          // 13: holdfast.v1.AppendEvents
+	(*SaveSnapshot)(nil),          // 14: holdfast.v1.SaveSnapshot
+	(*MergePatch)(nil),            // 15: holdfast.v1.MergePatch
+	(*FieldPatch)(nil),            // 16: holdfast.v1.FieldPatch
+	(*Change)(nil),                // 17: holdfast.v1.Change
+	(*SetAdd)(nil),                // 18: holdfast.v1.SetAdd
+	(*SetRemove)(nil),             // 19: holdfast.v1.SetRemove
+	(*Clear)(nil),                 // 20: holdfast.v1.Clear
+	(*Enable)(nil),                // 21: holdfast.v1.Enable
+	(*Disable)(nil),               // 22: holdfast.v1.Disable
+	(*CastVote)(nil),              // 23: holdfast.v1.CastVote
+	(*Increment)(nil),             // 24: holdfast.v1.Increment
+	(*Set)(nil),                   // 25: holdfast.v1.Set
+	(*Delete)(nil),                // 26: holdfast.v1.Delete
+	(*MapUpdate)(nil),             // 27: holdfast.v1.MapUpdate
+	(*MapRemove)(nil),             // 28: holdfast.v1.MapRemove
+	nil,                           // 29: holdfast.v1.MapValue.EntriesEntry
+	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
 }
 var file_holdfast_v1_contract_proto_depIdxs = []int32{
 	2,  // 0: holdfast.v1.StateIn.value:type_name -> holdfast.v1.Value
 	2,  // 1: holdfast.v1.StateIn.previous:type_name -> holdfast.v1.Value
-	7,  // 2: holdfast.v1.Value.ormap:type_name -> holdfast.v1.MapValue
-	3,  // 3: holdfast.v1.Value.gset:type_name -> holdfast.v1.SetValue
-	3,  // 4: holdfast.v1.Value.orset:type_name -> holdfast.v1.SetValue
-	4,  // 5: holdfast.v1.Value.mvregister:type_name -> holdfast.v1.MultiValue
-	5,  // 6: holdfast.v1.Value.vote:type_name -> holdfast.v1.VoteValue
-	6,  // 7: holdfast.v1.Value.bcounter:type_name -> holdfast.v1.BoundedValue
-	22, // 8: holdfast.v1.MapValue.entries:type_name -> holdfast.v1.MapValue.EntriesEntry
-	9,  // 9: holdfast.v1.StateOut.operations:type_name -> holdfast.v1.Operation
-	17, // 10: holdfast.v1.Operation.increment:type_name -> holdfast.v1.Increment
-	18, // 11: holdfast.v1.Operation.set:type_name -> holdfast.v1.Set
-	19, // 12: holdfast.v1.Operation.delete:type_name -> holdfast.v1.Delete
-	20, // 13: holdfast.v1.Operation.map_update:type_name -> holdfast.v1.MapUpdate
-	21, // 14: holdfast.v1.Operation.map_remove:type_name -> holdfast.v1.MapRemove
-	10, // 15: holdfast.v1.Operation.change:type_name -> holdfast.v1.Change
-	11, // 16: holdfast.v1.Operation.add:type_name -> holdfast.v1.SetAdd
-	12, // 17: holdfast.v1.Operation.remove:type_name -> holdfast.v1.SetRemove
-	13, // 18: holdfast.v1.Operation.clear:type_name -> holdfast.v1.Clear
-	14, // 19: holdfast.v1.Operation.enable:type_name -> holdfast.v1.Enable
-	15, // 20: holdfast.v1.Operation.disable:type_name -> holdfast.v1.Disable
-	16, // 21: holdfast.v1.Operation.vote:type_name -> holdfast.v1.CastVote
-	0,  // 22: holdfast.v1.Set.clock:type_name -> holdfast.v1.Clock
-	9,  // 23: holdfast.v1.MapUpdate.operation:type_name -> holdfast.v1.Operation
-	2,  // 24: holdfast.v1.MapValue.EntriesEntry.value:type_name -> holdfast.v1.Value
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	1,  // 2: holdfast.v1.StateIn.others:type_name -> holdfast.v1.StateIn
+	9,  // 3: holdfast.v1.Value.ormap:type_name -> holdfast.v1.MapValue
+	5,  // 4: holdfast.v1.Value.gset:type_name -> holdfast.v1.SetValue
+	5,  // 5: holdfast.v1.Value.orset:type_name -> holdfast.v1.SetValue
+	6,  // 6: holdfast.v1.Value.mvregister:type_name -> holdfast.v1.MultiValue
+	7,  // 7: holdfast.v1.Value.vote:type_name -> holdfast.v1.VoteValue
+	8,  // 8: holdfast.v1.Value.bcounter:type_name -> holdfast.v1.BoundedValue
+	3,  // 9: holdfast.v1.Value.event_sourced:type_name -> holdfast.v1.EventSourcedValue
+	4,  // 10: holdfast.v1.EventSourcedValue.events:type_name -> holdfast.v1.Event
+	30, // 11: holdfast.v1.Event.time:type_name -> google.protobuf.Timestamp
+	29, // 12: holdfast.v1.MapValue.entries:type_name -> holdfast.v1.MapValue.EntriesEntry
+	12, // 13: holdfast.v1.StateOut.operations:type_name -> holdfast.v1.Operation
+	11, // 14: holdfast.v1.StateOut.others:type_name -> holdfast.v1.EntityOut
+	12, // 15: holdfast.v1.EntityOut.operations:type_name -> holdfast.v1.Operation
+	24, // 16: holdfast.v1.Operation.increment:type_name -> holdfast.v1.Increment
+	25, // 17: holdfast.v1.Operation.set:type_name -> holdfast.v1.Set
+	26, // 18: holdfast.v1.Operation.delete:type_name -> holdfast.v1.Delete
+	27, // 19: holdfast.v1.Operation.map_update:type_name -> holdfast.v1.MapUpdate
+	28, // 20: holdfast.v1.Operation.map_remove:type_name -> holdfast.v1.MapRemove
+	17, // 21: holdfast.v1.Operation.change:type_name -> holdfast.v1.Change
+	18, // 22: holdfast.v1.Operation.add:type_name -> holdfast.v1.SetAdd
+	19, // 23: holdfast.v1.Operation.remove:type_name -> holdfast.v1.SetRemove
+	20, // 24: holdfast.v1.Operation.clear:type_name -> holdfast.v1.Clear
+	21, // 25: holdfast.v1.Operation.enable:type_name -> holdfast.v1.Enable
+	22, // 26: holdfast.v1.Operation.disable:type_name -> holdfast.v1.Disable
+	23, // 27: holdfast.v1.Operation.vote:type_name -> holdfast.v1.CastVote
+	13, // 28: holdfast.v1.Operation.append:type_name -> holdfast.v1.AppendEvents
+	14, // 29: holdfast.v1.Operation.snapshot:type_name -> holdfast.v1.SaveSnapshot
+	15, // 30: holdfast.v1.Operation.merge_patch:type_name -> holdfast.v1.MergePatch
+	16, // 31: holdfast.v1.Operation.field_patch:type_name -> holdfast.v1.FieldPatch
+	4,  // 32: holdfast.v1.AppendEvents.events:type_name -> holdfast.v1.Event
+	0,  // 33: holdfast.v1.Set.clock:type_name -> holdfast.v1.Clock
+	12, // 34: holdfast.v1.MapUpdate.operation:type_name -> holdfast.v1.Operation
+	2,  // 35: holdfast.v1.MapValue.EntriesEntry.value:type_name -> holdfast.v1.Value
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_holdfast_v1_contract_proto_init() }
@@ -1658,8 +2227,9 @@ func file_holdfast_v1_contract_proto_init() {
 		(*Value_Flag)(nil),
 		(*Value_Vote)(nil),
 		(*Value_Bcounter)(nil),
+		(*Value_EventSourced)(nil),
 	}
-	file_holdfast_v1_contract_proto_msgTypes[8].OneofWrappers = []any{
+	file_holdfast_v1_contract_proto_msgTypes[11].OneofWrappers = []any{
 		(*Operation_Increment)(nil),
 		(*Operation_Set)(nil),
 		(*Operation_Delete)(nil),
@@ -1672,14 +2242,19 @@ func file_holdfast_v1_contract_proto_init() {
 		(*Operation_Enable)(nil),
 		(*Operation_Disable)(nil),
 		(*Operation_Vote)(nil),
+		(*Operation_Append)(nil),
+		(*Operation_Snapshot)(nil),
+		(*Operation_MergePatch)(nil),
+		(*Operation_FieldPatch)(nil),
 	}
+	file_holdfast_v1_contract_proto_msgTypes[12].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_holdfast_v1_contract_proto_rawDesc), len(file_holdfast_v1_contract_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   22,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -48,6 +48,14 @@ var file_holdfast_v1_options_proto_extTypes = []protoimpl.ExtensionInfo{
 		Tag:           "varint,50803,opt,name=state_out",
 		Filename:      "holdfast/v1/options.proto",
 	},
+	{
+		ExtendedType:  (*descriptorpb.FieldOptions)(nil),
+		ExtensionType: (*bool)(nil),
+		Field:         50804,
+		Name:          "holdfast.v1.other_entity_keys",
+		Tag:           "varint,50804,opt,name=other_entity_keys",
+		Filename:      "holdfast/v1/options.proto",
+	},
 }
 
 // Extension fields to descriptorpb.FieldOptions.
@@ -64,6 +72,11 @@ var (
 	//
 	// optional bool state_out = 50803;
 	E_StateOut = &file_holdfast_v1_options_proto_extTypes[2]
+	// Marks a request field, single or repeated, that names further entities of the type: the command is given the state
+	// of all of them and changes them in one transaction (strong types).
+	//
+	// optional bool other_entity_keys = 50804;
+	E_OtherEntityKeys = &file_holdfast_v1_options_proto_extTypes[3]
 )
 
 var File_holdfast_v1_options_proto protoreflect.FileDescriptor
@@ -74,7 +87,8 @@ const file_holdfast_v1_options_proto_rawDesc = "" +
 	"\n" +
 	"entity_key\x12\x1d.google.protobuf.FieldOptions\x18\xf1\x8c\x03 \x01(\bR\tentityKey::\n" +
 	"\bstate_in\x12\x1d.google.protobuf.FieldOptions\x18\xf2\x8c\x03 \x01(\bR\astateIn:<\n" +
-	"\tstate_out\x12\x1d.google.protobuf.FieldOptions\x18\xf3\x8c\x03 \x01(\bR\bstateOutB@Z>github.com/holdfast-mesh/holdfast/proto/holdfast/v1;holdfastv1b\x06proto3"
+	"\tstate_out\x12\x1d.google.protobuf.FieldOptions\x18\xf3\x8c\x03 \x01(\bR\bstateOut:K\n" +
+	"\x11other_entity_keys\x12\x1d.google.protobuf.FieldOptions\x18\xf4\x8c\x03 \x01(\bR\x0fotherEntityKeysB@Z>github.com/holdfast-mesh/holdfast/proto/holdfast/v1;holdfastv1b\x06proto3"
 
 var file_holdfast_v1_options_proto_goTypes = []any{
 	(*descriptorpb.FieldOptions)(nil), // 0: google.protobuf.FieldOptions
@@ -83,10 +97,11 @@ var file_holdfast_v1_options_proto_depIdxs = []int32{
 	0, // 0: holdfast.v1.entity_key:extendee -> google.protobuf.FieldOptions
 	0, // 1: holdfast.v1.state_in:extendee -> google.protobuf.FieldOptions
 	0, // 2: holdfast.v1.state_out:extendee -> google.protobuf.FieldOptions
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	0, // [0:3] is the sub-list for extension extendee
+	0, // 3: holdfast.v1.other_entity_keys:extendee -> google.protobuf.FieldOptions
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	0, // [0:4] is the sub-list for extension extendee
 	0, // [0:0] is the sub-list for field type_name
 }
 
@@ -102,7 +117,7 @@ func file_holdfast_v1_options_proto_init() {
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_holdfast_v1_options_proto_rawDesc), len(file_holdfast_v1_options_proto_rawDesc)),
 			NumEnums:      0,
 			NumMessages:   0,
-			NumExtensions: 3,
+			NumExtensions: 4,
 			NumServices:   0,
 		},
 		GoTypes:           file_holdfast_v1_options_proto_goTypes,

@@ -40,6 +40,8 @@ const (
 	Model_MODEL_VOTE        Model = 10
 	// A counter that never goes below its floor (EntityType.floor).
 	Model_MODEL_BCOUNTER Model = 11
+	// Always strong.
+	Model_MODEL_EVENT_SOURCED Model = 12
 )
 
 // Enum value maps for Model.
@@ -57,20 +59,22 @@ var (
 		9:  "MODEL_FLAG",
 		10: "MODEL_VOTE",
 		11: "MODEL_BCOUNTER",
+		12: "MODEL_EVENT_SOURCED",
 	}
 	Model_value = map[string]int32{
-		"MODEL_UNSPECIFIED": 0,
-		"MODEL_VALUE":       1,
-		"MODEL_GCOUNTER":    2,
-		"MODEL_LWW":         3,
-		"MODEL_ORMAP":       4,
-		"MODEL_PNCOUNTER":   5,
-		"MODEL_GSET":        6,
-		"MODEL_ORSET":       7,
-		"MODEL_MVREGISTER":  8,
-		"MODEL_FLAG":        9,
-		"MODEL_VOTE":        10,
-		"MODEL_BCOUNTER":    11,
+		"MODEL_UNSPECIFIED":   0,
+		"MODEL_VALUE":         1,
+		"MODEL_GCOUNTER":      2,
+		"MODEL_LWW":           3,
+		"MODEL_ORMAP":         4,
+		"MODEL_PNCOUNTER":     5,
+		"MODEL_GSET":          6,
+		"MODEL_ORSET":         7,
+		"MODEL_MVREGISTER":    8,
+		"MODEL_FLAG":          9,
+		"MODEL_VOTE":          10,
+		"MODEL_BCOUNTER":      11,
+		"MODEL_EVENT_SOURCED": 12,
 	}
 )
 
@@ -308,6 +312,56 @@ func (OnUnavailable) EnumDescriptor() ([]byte, []int) {
 	return file_holdfast_config_v1_config_proto_rawDescGZIP(), []int{4}
 }
 
+type ValueEncoding int32
+
+const (
+	// The service's own bytes.
+	ValueEncoding_VALUE_ENCODING_UNSPECIFIED ValueEncoding = 0
+	ValueEncoding_VALUE_ENCODING_JSON        ValueEncoding = 1
+	ValueEncoding_VALUE_ENCODING_PROTO       ValueEncoding = 2
+)
+
+// Enum value maps for ValueEncoding.
+var (
+	ValueEncoding_name = map[int32]string{
+		0: "VALUE_ENCODING_UNSPECIFIED",
+		1: "VALUE_ENCODING_JSON",
+		2: "VALUE_ENCODING_PROTO",
+	}
+	ValueEncoding_value = map[string]int32{
+		"VALUE_ENCODING_UNSPECIFIED": 0,
+		"VALUE_ENCODING_JSON":        1,
+		"VALUE_ENCODING_PROTO":       2,
+	}
+)
+
+func (x ValueEncoding) Enum() *ValueEncoding {
+	p := new(ValueEncoding)
+	*p = x
+	return p
+}
+
+func (x ValueEncoding) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ValueEncoding) Descriptor() protoreflect.EnumDescriptor {
+	return file_holdfast_config_v1_config_proto_enumTypes[5].Descriptor()
+}
+
+func (ValueEncoding) Type() protoreflect.EnumType {
+	return &file_holdfast_config_v1_config_proto_enumTypes[5]
+}
+
+func (x ValueEncoding) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ValueEncoding.Descriptor instead.
+func (ValueEncoding) EnumDescriptor() ([]byte, []int) {
+	return file_holdfast_config_v1_config_proto_rawDescGZIP(), []int{5}
+}
+
 type Mode int32
 
 const (
@@ -347,11 +401,11 @@ func (x Mode) String() string {
 }
 
 func (Mode) Descriptor() protoreflect.EnumDescriptor {
-	return file_holdfast_config_v1_config_proto_enumTypes[5].Descriptor()
+	return file_holdfast_config_v1_config_proto_enumTypes[6].Descriptor()
 }
 
 func (Mode) Type() protoreflect.EnumType {
-	return &file_holdfast_config_v1_config_proto_enumTypes[5]
+	return &file_holdfast_config_v1_config_proto_enumTypes[6]
 }
 
 func (x Mode) Number() protoreflect.EnumNumber {
@@ -360,7 +414,7 @@ func (x Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Mode.Descriptor instead.
 func (Mode) EnumDescriptor() ([]byte, []int) {
-	return file_holdfast_config_v1_config_proto_rawDescGZIP(), []int{5}
+	return file_holdfast_config_v1_config_proto_rawDescGZIP(), []int{6}
 }
 
 type Carriage int32
@@ -402,11 +456,11 @@ func (x Carriage) String() string {
 }
 
 func (Carriage) Descriptor() protoreflect.EnumDescriptor {
-	return file_holdfast_config_v1_config_proto_enumTypes[6].Descriptor()
+	return file_holdfast_config_v1_config_proto_enumTypes[7].Descriptor()
 }
 
 func (Carriage) Type() protoreflect.EnumType {
-	return &file_holdfast_config_v1_config_proto_enumTypes[6]
+	return &file_holdfast_config_v1_config_proto_enumTypes[7]
 }
 
 func (x Carriage) Number() protoreflect.EnumNumber {
@@ -415,7 +469,7 @@ func (x Carriage) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Carriage.Descriptor instead.
 func (Carriage) EnumDescriptor() ([]byte, []int) {
-	return file_holdfast_config_v1_config_proto_rawDescGZIP(), []int{6}
+	return file_holdfast_config_v1_config_proto_rawDescGZIP(), []int{7}
 }
 
 // Shape is a state model and, for an ormap, the shape of its values.
@@ -489,8 +543,19 @@ type EntityType struct {
 	Values *Shape `protobuf:"bytes,11,opt,name=values,proto3" json:"values,omitempty"`
 	// For MODEL_BCOUNTER: what its value never goes below.
 	Floor int64 `protobuf:"zigzag64,12,opt,name=floor,proto3" json:"floor,omitempty"`
-	// An eventual or causal entity that nobody changed for so long is deleted; absent: never.
-	Ttl           *durationpb.Duration `protobuf:"bytes,13,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// An entity that nobody changed for so long is deleted; absent: never.
+	Ttl *durationpb.Duration `protobuf:"bytes,13,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// For MODEL_EVENT_SOURCED: how many events after the last snapshot make the store ask for the next; 0: it never asks.
+	SnapshotEvery uint32 `protobuf:"varint,14,opt,name=snapshot_every,json=snapshotEvery,proto3" json:"snapshot_every,omitempty"`
+	// For MODEL_EVENT_SOURCED: the service is given the snapshot only, and has to return one with every append.
+	Folded bool `protobuf:"varint,15,opt,name=folded,proto3" json:"folded,omitempty"`
+	// For a strong MODEL_VALUE: what its bytes are. Patches need to know.
+	ValueEncoding ValueEncoding `protobuf:"varint,16,opt,name=value_encoding,json=valueEncoding,proto3,enum=holdfast.config.v1.ValueEncoding" json:"value_encoding,omitempty"`
+	// For VALUE_ENCODING_PROTO: the message's full name, and a serialised FileDescriptorSet with it and all that it needs.
+	ValueMessage     string `protobuf:"bytes,17,opt,name=value_message,json=valueMessage,proto3" json:"value_message,omitempty"`
+	ValueDescriptors []byte `protobuf:"bytes,18,opt,name=value_descriptors,json=valueDescriptors,proto3" json:"value_descriptors,omitempty"`
+	// Strong types: ttl counts from the last use, reads included.
+	TtlByUse      bool `protobuf:"varint,19,opt,name=ttl_by_use,json=ttlByUse,proto3" json:"ttl_by_use,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -607,6 +672,48 @@ func (x *EntityType) GetTtl() *durationpb.Duration {
 		return x.Ttl
 	}
 	return nil
+}
+
+func (x *EntityType) GetSnapshotEvery() uint32 {
+	if x != nil {
+		return x.SnapshotEvery
+	}
+	return 0
+}
+
+func (x *EntityType) GetFolded() bool {
+	if x != nil {
+		return x.Folded
+	}
+	return false
+}
+
+func (x *EntityType) GetValueEncoding() ValueEncoding {
+	if x != nil {
+		return x.ValueEncoding
+	}
+	return ValueEncoding_VALUE_ENCODING_UNSPECIFIED
+}
+
+func (x *EntityType) GetValueMessage() string {
+	if x != nil {
+		return x.ValueMessage
+	}
+	return ""
+}
+
+func (x *EntityType) GetValueDescriptors() []byte {
+	if x != nil {
+		return x.ValueDescriptors
+	}
+	return nil
+}
+
+func (x *EntityType) GetTtlByUse() bool {
+	if x != nil {
+		return x.TtlByUse
+	}
+	return false
 }
 
 // Placement is the input of the placement function: whoever has it computes the same replicas for each slot.
@@ -950,8 +1057,10 @@ type Method struct {
 	// True where the marked fields are of holdfast.v1.StateIn and StateOut, false where they are the user's own message.
 	StateInWrapped  bool `protobuf:"varint,7,opt,name=state_in_wrapped,json=stateInWrapped,proto3" json:"state_in_wrapped,omitempty"`
 	StateOutWrapped bool `protobuf:"varint,8,opt,name=state_out_wrapped,json=stateOutWrapped,proto3" json:"state_out_wrapped,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Fields that name further entities of the type, for commands on several at once; any step may be repeated.
+	OtherKeys     []*FieldPath `protobuf:"bytes,9,rep,name=other_keys,json=otherKeys,proto3" json:"other_keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Method) Reset() {
@@ -1038,6 +1147,13 @@ func (x *Method) GetStateOutWrapped() bool {
 		return x.StateOutWrapped
 	}
 	return false
+}
+
+func (x *Method) GetOtherKeys() []*FieldPath {
+	if x != nil {
+		return x.OtherKeys
+	}
+	return nil
 }
 
 // KeySource says where a method's entity key is: in a header, or in one or more message fields.
@@ -1148,8 +1264,10 @@ type FieldStep struct {
 	OneofSiblings []uint32 `protobuf:"varint,3,rep,packed,name=oneof_siblings,json=oneofSiblings,proto3" json:"oneof_siblings,omitempty"`
 	// proto3 implicit presence: the zero value on the wire or off it is the same.
 	ImplicitPresence bool `protobuf:"varint,4,opt,name=implicit_presence,json=implicitPresence,proto3" json:"implicit_presence,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Method.other_keys: the field is repeated, and each of its elements names entities.
+	Repeated      bool `protobuf:"varint,5,opt,name=repeated,proto3" json:"repeated,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *FieldStep) Reset() {
@@ -1210,6 +1328,13 @@ func (x *FieldStep) GetImplicitPresence() bool {
 	return false
 }
 
+func (x *FieldStep) GetRepeated() bool {
+	if x != nil {
+		return x.Repeated
+	}
+	return false
+}
+
 var File_holdfast_config_v1_config_proto protoreflect.FileDescriptor
 
 const file_holdfast_config_v1_config_proto_rawDesc = "" +
@@ -1217,7 +1342,7 @@ const file_holdfast_config_v1_config_proto_rawDesc = "" +
 	"\x1fholdfast/config/v1/config.proto\x12\x12holdfast.config.v1\x1a\x1egoogle/protobuf/duration.proto\"k\n" +
 	"\x05Shape\x12/\n" +
 	"\x05model\x18\x01 \x01(\x0e2\x19.holdfast.config.v1.ModelR\x05model\x121\n" +
-	"\x06values\x18\x02 \x01(\v2\x19.holdfast.config.v1.ShapeR\x06values\"\xd2\x04\n" +
+	"\x06values\x18\x02 \x01(\v2\x19.holdfast.config.v1.ShapeR\x06values\"\xcb\x06\n" +
 	"\n" +
 	"EntityType\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12/\n" +
@@ -1232,7 +1357,14 @@ const file_holdfast_config_v1_config_proto_rawDesc = "" +
 	" \x01(\v2\x19.google.protobuf.DurationR\x0epassivateAfter\x121\n" +
 	"\x06values\x18\v \x01(\v2\x19.holdfast.config.v1.ShapeR\x06values\x12\x14\n" +
 	"\x05floor\x18\f \x01(\x12R\x05floor\x12+\n" +
-	"\x03ttl\x18\r \x01(\v2\x19.google.protobuf.DurationR\x03ttlJ\x04\b\x03\x10\x04\"k\n" +
+	"\x03ttl\x18\r \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12%\n" +
+	"\x0esnapshot_every\x18\x0e \x01(\rR\rsnapshotEvery\x12\x16\n" +
+	"\x06folded\x18\x0f \x01(\bR\x06folded\x12H\n" +
+	"\x0evalue_encoding\x18\x10 \x01(\x0e2!.holdfast.config.v1.ValueEncodingR\rvalueEncoding\x12#\n" +
+	"\rvalue_message\x18\x11 \x01(\tR\fvalueMessage\x12+\n" +
+	"\x11value_descriptors\x18\x12 \x01(\fR\x10valueDescriptors\x12\x1c\n" +
+	"\n" +
+	"ttl_by_use\x18\x13 \x01(\bR\bttlByUseJ\x04\b\x03\x10\x04\"k\n" +
 	"\tPlacement\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x12\n" +
 	"\x04seed\x18\x02 \x01(\x04R\x04seed\x124\n" +
@@ -1258,7 +1390,7 @@ const file_holdfast_config_v1_config_proto_rawDesc = "" +
 	"\bcarriage\x18\x04 \x01(\x0e2\x1c.holdfast.config.v1.CarriageR\bcarriage\x12#\n" +
 	"\rlocal_cluster\x18\x05 \x01(\tR\flocalCluster\x12'\n" +
 	"\x0flocal_addresses\x18\x06 \x03(\tR\x0elocalAddresses\x124\n" +
-	"\amethods\x18\a \x03(\v2\x1a.holdfast.config.v1.MethodR\amethods\"\xa4\x02\n" +
+	"\amethods\x18\a \x03(\v2\x1a.holdfast.config.v1.MethodR\amethods\"\xe2\x02\n" +
 	"\x06Method\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12/\n" +
 	"\x03key\x18\x02 \x01(\v2\x1d.holdfast.config.v1.KeySourceR\x03key\x12\x1b\n" +
@@ -1267,17 +1399,20 @@ const file_holdfast_config_v1_config_proto_rawDesc = "" +
 	"\x0estate_in_field\x18\x05 \x01(\rR\fstateInField\x12&\n" +
 	"\x0fstate_out_field\x18\x06 \x01(\rR\rstateOutField\x12(\n" +
 	"\x10state_in_wrapped\x18\a \x01(\bR\x0estateInWrapped\x12*\n" +
-	"\x11state_out_wrapped\x18\b \x01(\bR\x0fstateOutWrapped\"Z\n" +
+	"\x11state_out_wrapped\x18\b \x01(\bR\x0fstateOutWrapped\x12<\n" +
+	"\n" +
+	"other_keys\x18\t \x03(\v2\x1d.holdfast.config.v1.FieldPathR\totherKeys\"Z\n" +
 	"\tKeySource\x12\x16\n" +
 	"\x06header\x18\x01 \x01(\tR\x06header\x125\n" +
 	"\x06fields\x18\x02 \x03(\v2\x1d.holdfast.config.v1.FieldPathR\x06fields\"@\n" +
 	"\tFieldPath\x123\n" +
-	"\x05steps\x18\x01 \x03(\v2\x1d.holdfast.config.v1.FieldStepR\x05steps\"\x8b\x01\n" +
+	"\x05steps\x18\x01 \x03(\v2\x1d.holdfast.config.v1.FieldStepR\x05steps\"\xa7\x01\n" +
 	"\tFieldStep\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\x05R\x04type\x12%\n" +
 	"\x0eoneof_siblings\x18\x03 \x03(\rR\roneofSiblings\x12+\n" +
-	"\x11implicit_presence\x18\x04 \x01(\bR\x10implicitPresence*\xe3\x01\n" +
+	"\x11implicit_presence\x18\x04 \x01(\bR\x10implicitPresence\x12\x1a\n" +
+	"\brepeated\x18\x05 \x01(\bR\brepeated*\xfc\x01\n" +
 	"\x05Model\x12\x15\n" +
 	"\x11MODEL_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vMODEL_VALUE\x10\x01\x12\x12\n" +
@@ -1294,7 +1429,8 @@ const file_holdfast_config_v1_config_proto_rawDesc = "" +
 	"\n" +
 	"MODEL_VOTE\x10\n" +
 	"\x12\x12\n" +
-	"\x0eMODEL_BCOUNTER\x10\v*t\n" +
+	"\x0eMODEL_BCOUNTER\x10\v\x12\x17\n" +
+	"\x13MODEL_EVENT_SOURCED\x10\f*t\n" +
 	"\vConsistency\x12\x1b\n" +
 	"\x17CONSISTENCY_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14CONSISTENCY_EVENTUAL\x10\x01\x12\x16\n" +
@@ -1314,7 +1450,11 @@ const file_holdfast_config_v1_config_proto_rawDesc = "" +
 	"\rOnUnavailable\x12\x1e\n" +
 	"\x1aON_UNAVAILABLE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13ON_UNAVAILABLE_FAIL\x10\x01\x12\x17\n" +
-	"\x13ON_UNAVAILABLE_PASS\x10\x02*`\n" +
+	"\x13ON_UNAVAILABLE_PASS\x10\x02*b\n" +
+	"\rValueEncoding\x12\x1e\n" +
+	"\x1aVALUE_ENCODING_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13VALUE_ENCODING_JSON\x10\x01\x12\x18\n" +
+	"\x14VALUE_ENCODING_PROTO\x10\x02*`\n" +
 	"\x04Mode\x12\x14\n" +
 	"\x10MODE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fMODE_OBSERVE\x10\x01\x12\x0e\n" +
@@ -1340,7 +1480,7 @@ func file_holdfast_config_v1_config_proto_rawDescGZIP() []byte {
 	return file_holdfast_config_v1_config_proto_rawDescData
 }
 
-var file_holdfast_config_v1_config_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_holdfast_config_v1_config_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
 var file_holdfast_config_v1_config_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_holdfast_config_v1_config_proto_goTypes = []any{
 	(Model)(0),                  // 0: holdfast.config.v1.Model
@@ -1348,46 +1488,49 @@ var file_holdfast_config_v1_config_proto_goTypes = []any{
 	(Affinity)(0),               // 2: holdfast.config.v1.Affinity
 	(WriteLevel)(0),             // 3: holdfast.config.v1.WriteLevel
 	(OnUnavailable)(0),          // 4: holdfast.config.v1.OnUnavailable
-	(Mode)(0),                   // 5: holdfast.config.v1.Mode
-	(Carriage)(0),               // 6: holdfast.config.v1.Carriage
-	(*Shape)(nil),               // 7: holdfast.config.v1.Shape
-	(*EntityType)(nil),          // 8: holdfast.config.v1.EntityType
-	(*Placement)(nil),           // 9: holdfast.config.v1.Placement
-	(*Member)(nil),              // 10: holdfast.config.v1.Member
-	(*FilterConfig)(nil),        // 11: holdfast.config.v1.FilterConfig
-	(*Service)(nil),             // 12: holdfast.config.v1.Service
-	(*Method)(nil),              // 13: holdfast.config.v1.Method
-	(*KeySource)(nil),           // 14: holdfast.config.v1.KeySource
-	(*FieldPath)(nil),           // 15: holdfast.config.v1.FieldPath
-	(*FieldStep)(nil),           // 16: holdfast.config.v1.FieldStep
-	(*durationpb.Duration)(nil), // 17: google.protobuf.Duration
+	(ValueEncoding)(0),          // 5: holdfast.config.v1.ValueEncoding
+	(Mode)(0),                   // 6: holdfast.config.v1.Mode
+	(Carriage)(0),               // 7: holdfast.config.v1.Carriage
+	(*Shape)(nil),               // 8: holdfast.config.v1.Shape
+	(*EntityType)(nil),          // 9: holdfast.config.v1.EntityType
+	(*Placement)(nil),           // 10: holdfast.config.v1.Placement
+	(*Member)(nil),              // 11: holdfast.config.v1.Member
+	(*FilterConfig)(nil),        // 12: holdfast.config.v1.FilterConfig
+	(*Service)(nil),             // 13: holdfast.config.v1.Service
+	(*Method)(nil),              // 14: holdfast.config.v1.Method
+	(*KeySource)(nil),           // 15: holdfast.config.v1.KeySource
+	(*FieldPath)(nil),           // 16: holdfast.config.v1.FieldPath
+	(*FieldStep)(nil),           // 17: holdfast.config.v1.FieldStep
+	(*durationpb.Duration)(nil), // 18: google.protobuf.Duration
 }
 var file_holdfast_config_v1_config_proto_depIdxs = []int32{
 	0,  // 0: holdfast.config.v1.Shape.model:type_name -> holdfast.config.v1.Model
-	7,  // 1: holdfast.config.v1.Shape.values:type_name -> holdfast.config.v1.Shape
+	8,  // 1: holdfast.config.v1.Shape.values:type_name -> holdfast.config.v1.Shape
 	0,  // 2: holdfast.config.v1.EntityType.model:type_name -> holdfast.config.v1.Model
 	1,  // 3: holdfast.config.v1.EntityType.consistency:type_name -> holdfast.config.v1.Consistency
 	3,  // 4: holdfast.config.v1.EntityType.write:type_name -> holdfast.config.v1.WriteLevel
 	2,  // 5: holdfast.config.v1.EntityType.affinity:type_name -> holdfast.config.v1.Affinity
 	4,  // 6: holdfast.config.v1.EntityType.on_unavailable:type_name -> holdfast.config.v1.OnUnavailable
-	17, // 7: holdfast.config.v1.EntityType.passivate_after:type_name -> google.protobuf.Duration
-	7,  // 8: holdfast.config.v1.EntityType.values:type_name -> holdfast.config.v1.Shape
-	17, // 9: holdfast.config.v1.EntityType.ttl:type_name -> google.protobuf.Duration
-	10, // 10: holdfast.config.v1.Placement.members:type_name -> holdfast.config.v1.Member
-	12, // 11: holdfast.config.v1.FilterConfig.services:type_name -> holdfast.config.v1.Service
-	8,  // 12: holdfast.config.v1.FilterConfig.types:type_name -> holdfast.config.v1.EntityType
-	9,  // 13: holdfast.config.v1.FilterConfig.placement:type_name -> holdfast.config.v1.Placement
-	5,  // 14: holdfast.config.v1.Service.mode:type_name -> holdfast.config.v1.Mode
-	6,  // 15: holdfast.config.v1.Service.carriage:type_name -> holdfast.config.v1.Carriage
-	13, // 16: holdfast.config.v1.Service.methods:type_name -> holdfast.config.v1.Method
-	14, // 17: holdfast.config.v1.Method.key:type_name -> holdfast.config.v1.KeySource
-	15, // 18: holdfast.config.v1.KeySource.fields:type_name -> holdfast.config.v1.FieldPath
-	16, // 19: holdfast.config.v1.FieldPath.steps:type_name -> holdfast.config.v1.FieldStep
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	18, // 7: holdfast.config.v1.EntityType.passivate_after:type_name -> google.protobuf.Duration
+	8,  // 8: holdfast.config.v1.EntityType.values:type_name -> holdfast.config.v1.Shape
+	18, // 9: holdfast.config.v1.EntityType.ttl:type_name -> google.protobuf.Duration
+	5,  // 10: holdfast.config.v1.EntityType.value_encoding:type_name -> holdfast.config.v1.ValueEncoding
+	11, // 11: holdfast.config.v1.Placement.members:type_name -> holdfast.config.v1.Member
+	13, // 12: holdfast.config.v1.FilterConfig.services:type_name -> holdfast.config.v1.Service
+	9,  // 13: holdfast.config.v1.FilterConfig.types:type_name -> holdfast.config.v1.EntityType
+	10, // 14: holdfast.config.v1.FilterConfig.placement:type_name -> holdfast.config.v1.Placement
+	6,  // 15: holdfast.config.v1.Service.mode:type_name -> holdfast.config.v1.Mode
+	7,  // 16: holdfast.config.v1.Service.carriage:type_name -> holdfast.config.v1.Carriage
+	14, // 17: holdfast.config.v1.Service.methods:type_name -> holdfast.config.v1.Method
+	15, // 18: holdfast.config.v1.Method.key:type_name -> holdfast.config.v1.KeySource
+	16, // 19: holdfast.config.v1.Method.other_keys:type_name -> holdfast.config.v1.FieldPath
+	16, // 20: holdfast.config.v1.KeySource.fields:type_name -> holdfast.config.v1.FieldPath
+	17, // 21: holdfast.config.v1.FieldPath.steps:type_name -> holdfast.config.v1.FieldStep
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_holdfast_config_v1_config_proto_init() }
@@ -1400,7 +1543,7 @@ func file_holdfast_config_v1_config_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_holdfast_config_v1_config_proto_rawDesc), len(file_holdfast_config_v1_config_proto_rawDesc)),
-			NumEnums:      7,
+			NumEnums:      8,
 			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -93,6 +93,7 @@ type Request struct {
 	//	*Request_Configure
 	//	*Request_Inspect
 	//	*Request_GetStatus
+	//	*Request_Settle
 	Call          isRequest_Call `protobuf_oneof:"call"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -214,6 +215,15 @@ func (x *Request) GetGetStatus() *GetStatus {
 	return nil
 }
 
+func (x *Request) GetSettle() *Settle {
+	if x != nil {
+		if x, ok := x.Call.(*Request_Settle); ok {
+			return x.Settle
+		}
+	}
+	return nil
+}
+
 type isRequest_Call interface {
 	isRequest_Call()
 }
@@ -250,6 +260,10 @@ type Request_GetStatus struct {
 	GetStatus *GetStatus `protobuf:"bytes,9,opt,name=get_status,json=getStatus,proto3,oneof"`
 }
 
+type Request_Settle struct {
+	Settle *Settle `protobuf:"bytes,10,opt,name=settle,proto3,oneof"`
+}
+
 func (*Request_Get) isRequest_Call() {}
 
 func (*Request_Unsubscribe) isRequest_Call() {}
@@ -266,6 +280,8 @@ func (*Request_Inspect) isRequest_Call() {}
 
 func (*Request_GetStatus) isRequest_Call() {}
 
+func (*Request_Settle) isRequest_Call() {}
+
 type Response struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -278,7 +294,9 @@ type Response struct {
 	//	*Response_Done
 	//	*Response_Inspection
 	//	*Response_Status
-	Result        isResponse_Result `protobuf_oneof:"result"`
+	Result isResponse_Result `protobuf_oneof:"result"`
+	// With state, as the answer to a Get with others: their states, in its order.
+	Others        []*State `protobuf:"bytes,9,rep,name=others,proto3" json:"others,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -388,6 +406,13 @@ func (x *Response) GetStatus() *StoreStatus {
 	return nil
 }
 
+func (x *Response) GetOthers() []*State {
+	if x != nil {
+		return x.Others
+	}
+	return nil
+}
+
 type isResponse_Result interface {
 	isResponse_Result()
 }
@@ -469,9 +494,11 @@ func (*Done) Descriptor() ([]byte, []int) {
 type Error struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// google.rpc.Code.
-	Code          int32   `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
-	Message       string  `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
-	Outcome       Outcome `protobuf:"varint,3,opt,name=outcome,proto3,enum=holdfast.store.v1.Outcome" json:"outcome,omitempty"`
+	Code    int32   `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
+	Message string  `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	Outcome Outcome `protobuf:"varint,3,opt,name=outcome,proto3,enum=holdfast.store.v1.Outcome" json:"outcome,omitempty"`
+	// The caller's own if_match or if_none_match refused it.
+	Precondition  bool `protobuf:"varint,4,opt,name=precondition,proto3" json:"precondition,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -525,6 +552,13 @@ func (x *Error) GetOutcome() Outcome {
 		return x.Outcome
 	}
 	return Outcome_OUTCOME_UNSPECIFIED
+}
+
+func (x *Error) GetPrecondition() bool {
+	if x != nil {
+		return x.Precondition
+	}
+	return false
 }
 
 type Entity struct {
@@ -585,8 +619,10 @@ type State struct {
 	Entity *Entity                `protobuf:"bytes,1,opt,name=entity,proto3" json:"entity,omitempty"`
 	Exists bool                   `protobuf:"varint,2,opt,name=exists,proto3" json:"exists,omitempty"`
 	// Opaque, equal for equal state of one store.
-	Version       string    `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
-	Value         *v1.Value `protobuf:"bytes,4,opt,name=value,proto3" json:"value,omitempty"`
+	Version string    `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	Value   *v1.Value `protobuf:"bytes,4,opt,name=value,proto3" json:"value,omitempty"`
+	// Strong entities, for other stores: the head's modification revision; 0: there is no head.
+	Revision      int64 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -649,13 +685,24 @@ func (x *State) GetValue() *v1.Value {
 	return nil
 }
 
+func (x *State) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 // Get reads. For strong entities the read is linearizable (forwarded to the owner where this store is not it).
 type Get struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Entity *Entity                `protobuf:"bytes,1,opt,name=entity,proto3" json:"entity,omitempty"`
 	// Push State to this connection at each change from now on (eventual and causal types).
-	Subscribe     bool   `protobuf:"varint,2,opt,name=subscribe,proto3" json:"subscribe,omitempty"`
-	TimeoutMs     uint32 `protobuf:"varint,3,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	Subscribe bool   `protobuf:"varint,2,opt,name=subscribe,proto3" json:"subscribe,omitempty"`
+	TimeoutMs uint32 `protobuf:"varint,3,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	// Strong entities: other keys of the type, read as one with this.
+	Others []string `protobuf:"bytes,4,rep,name=others,proto3" json:"others,omitempty"`
+	// Strong entities: refuse (ABORTED) as Begin does.
+	IfMatch       string `protobuf:"bytes,5,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -711,6 +758,20 @@ func (x *Get) GetTimeoutMs() uint32 {
 	return 0
 }
 
+func (x *Get) GetOthers() []string {
+	if x != nil {
+		return x.Others
+	}
+	return nil
+}
+
+func (x *Get) GetIfMatch() string {
+	if x != nil {
+		return x.IfMatch
+	}
+	return ""
+}
+
 type Unsubscribe struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Entity        *Entity                `protobuf:"bytes,1,opt,name=entity,proto3" json:"entity,omitempty"`
@@ -762,7 +823,15 @@ type Begin struct {
 	Entity    *Entity                `protobuf:"bytes,1,opt,name=entity,proto3" json:"entity,omitempty"`
 	RequestId string                 `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// How long the caller may hold or wait for the turn; after it the token is released.
-	TimeoutMs     uint32 `protobuf:"varint,3,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	TimeoutMs uint32 `protobuf:"varint,3,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	// Other keys of the type: their turns are taken too, in one order everywhere, and Commit may change them as one.
+	Others []string `protobuf:"bytes,4,rep,name=others,proto3" json:"others,omitempty"`
+	// Refuse (ABORTED) where the entity has another version; "*": where it does not exist.
+	IfMatch string `protobuf:"bytes,5,opt,name=if_match,json=ifMatch,proto3" json:"if_match,omitempty"`
+	// Refuse (ABORTED) where the entity exists.
+	IfNoneMatch bool `protobuf:"varint,6,opt,name=if_none_match,json=ifNoneMatch,proto3" json:"if_none_match,omitempty"`
+	// Set by a store that takes this turn as its part of a command on several entities, and commits itself.
+	Part          bool `protobuf:"varint,7,opt,name=part,proto3" json:"part,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -818,6 +887,34 @@ func (x *Begin) GetTimeoutMs() uint32 {
 	return 0
 }
 
+func (x *Begin) GetOthers() []string {
+	if x != nil {
+		return x.Others
+	}
+	return nil
+}
+
+func (x *Begin) GetIfMatch() string {
+	if x != nil {
+		return x.IfMatch
+	}
+	return ""
+}
+
+func (x *Begin) GetIfNoneMatch() bool {
+	if x != nil {
+		return x.IfNoneMatch
+	}
+	return false
+}
+
+func (x *Begin) GetPart() bool {
+	if x != nil {
+		return x.Part
+	}
+	return false
+}
+
 type Begun struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Token string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
@@ -825,8 +922,12 @@ type Begun struct {
 	// Set where a commit with this request id was applied before: the service ran, its reply was lost. The caller must not
 	// run the service again.
 	AlreadyApplied bool `protobuf:"varint,3,opt,name=already_applied,json=alreadyApplied,proto3" json:"already_applied,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// In the order of Begin's others.
+	Others []*State `protobuf:"bytes,4,rep,name=others,proto3" json:"others,omitempty"`
+	// Answer to a part.
+	Base          *TurnBase `protobuf:"bytes,5,opt,name=base,proto3" json:"base,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Begun) Reset() {
@@ -880,21 +981,171 @@ func (x *Begun) GetAlreadyApplied() bool {
 	return false
 }
 
+func (x *Begun) GetOthers() []*State {
+	if x != nil {
+		return x.Others
+	}
+	return nil
+}
+
+func (x *Begun) GetBase() *TurnBase {
+	if x != nil {
+		return x.Base
+	}
+	return nil
+}
+
+// TurnBase is what a store needs to commit an entity that another one owns.
+type TurnBase struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Create revision of the slot's key.
+	Epoch int64 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Modification revision of the entity's head; 0: never written.
+	Revision int64  `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	Head     []byte `protobuf:"bytes,3,opt,name=head,proto3" json:"head,omitempty"`
+	// A transaction that was given up may still change it, in spite of the turn.
+	Unsettled     bool `protobuf:"varint,4,opt,name=unsettled,proto3" json:"unsettled,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TurnBase) Reset() {
+	*x = TurnBase{}
+	mi := &file_holdfast_store_v1_store_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TurnBase) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TurnBase) ProtoMessage() {}
+
+func (x *TurnBase) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_store_v1_store_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TurnBase.ProtoReflect.Descriptor instead.
+func (*TurnBase) Descriptor() ([]byte, []int) {
+	return file_holdfast_store_v1_store_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *TurnBase) GetEpoch() int64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *TurnBase) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *TurnBase) GetHead() []byte {
+	if x != nil {
+		return x.Head
+	}
+	return nil
+}
+
+func (x *TurnBase) GetUnsettled() bool {
+	if x != nil {
+		return x.Unsettled
+	}
+	return false
+}
+
+// Settle ends a part: the other store has committed it, or given it up. The owner drops its copy before it answers.
+type Settle struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Entity *Entity                `protobuf:"bytes,1,opt,name=entity,proto3" json:"entity,omitempty"`
+	Token  string                 `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	// The entity's new revision; 0: nothing was committed.
+	Revision      int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Settle) Reset() {
+	*x = Settle{}
+	mi := &file_holdfast_store_v1_store_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Settle) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Settle) ProtoMessage() {}
+
+func (x *Settle) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_store_v1_store_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Settle.ProtoReflect.Descriptor instead.
+func (*Settle) Descriptor() ([]byte, []int) {
+	return file_holdfast_store_v1_store_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Settle) GetEntity() *Entity {
+	if x != nil {
+		return x.Entity
+	}
+	return nil
+}
+
+func (x *Settle) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *Settle) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 // Commit applies operations, all or none. Strong entities need the token of Begin.
 type Commit struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Entity        *Entity                `protobuf:"bytes,1,opt,name=entity,proto3" json:"entity,omitempty"`
-	RequestId     string                 `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	Token         string                 `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
-	Operations    []*v1.Operation        `protobuf:"bytes,4,rep,name=operations,proto3" json:"operations,omitempty"`
-	TimeoutMs     uint32                 `protobuf:"varint,5,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Entity     *Entity                `protobuf:"bytes,1,opt,name=entity,proto3" json:"entity,omitempty"`
+	RequestId  string                 `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Token      string                 `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
+	Operations []*v1.Operation        `protobuf:"bytes,4,rep,name=operations,proto3" json:"operations,omitempty"`
+	TimeoutMs  uint32                 `protobuf:"varint,5,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	// Changes of entities that Begin's others named.
+	Others        []*v1.EntityOut `protobuf:"bytes,6,rep,name=others,proto3" json:"others,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Commit) Reset() {
 	*x = Commit{}
-	mi := &file_holdfast_store_v1_store_proto_msgTypes[10]
+	mi := &file_holdfast_store_v1_store_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -906,7 +1157,7 @@ func (x *Commit) String() string {
 func (*Commit) ProtoMessage() {}
 
 func (x *Commit) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_store_v1_store_proto_msgTypes[10]
+	mi := &file_holdfast_store_v1_store_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -919,7 +1170,7 @@ func (x *Commit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Commit.ProtoReflect.Descriptor instead.
 func (*Commit) Descriptor() ([]byte, []int) {
-	return file_holdfast_store_v1_store_proto_rawDescGZIP(), []int{10}
+	return file_holdfast_store_v1_store_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Commit) GetEntity() *Entity {
@@ -957,19 +1208,28 @@ func (x *Commit) GetTimeoutMs() uint32 {
 	return 0
 }
 
+func (x *Commit) GetOthers() []*v1.EntityOut {
+	if x != nil {
+		return x.Others
+	}
+	return nil
+}
+
 type Committed struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The state after the commit.
 	State *State `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
 	// The request id had been applied before; nothing was applied now.
-	Duplicate     bool `protobuf:"varint,2,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
+	Duplicate bool `protobuf:"varint,2,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
+	// The states of Begin's others, in their order.
+	Others        []*State `protobuf:"bytes,3,rep,name=others,proto3" json:"others,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Committed) Reset() {
 	*x = Committed{}
-	mi := &file_holdfast_store_v1_store_proto_msgTypes[11]
+	mi := &file_holdfast_store_v1_store_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -981,7 +1241,7 @@ func (x *Committed) String() string {
 func (*Committed) ProtoMessage() {}
 
 func (x *Committed) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_store_v1_store_proto_msgTypes[11]
+	mi := &file_holdfast_store_v1_store_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -994,7 +1254,7 @@ func (x *Committed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Committed.ProtoReflect.Descriptor instead.
 func (*Committed) Descriptor() ([]byte, []int) {
-	return file_holdfast_store_v1_store_proto_rawDescGZIP(), []int{11}
+	return file_holdfast_store_v1_store_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Committed) GetState() *State {
@@ -1011,6 +1271,13 @@ func (x *Committed) GetDuplicate() bool {
 	return false
 }
 
+func (x *Committed) GetOthers() []*State {
+	if x != nil {
+		return x.Others
+	}
+	return nil
+}
+
 type Abort struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Entity        *Entity                `protobuf:"bytes,1,opt,name=entity,proto3" json:"entity,omitempty"`
@@ -1021,7 +1288,7 @@ type Abort struct {
 
 func (x *Abort) Reset() {
 	*x = Abort{}
-	mi := &file_holdfast_store_v1_store_proto_msgTypes[12]
+	mi := &file_holdfast_store_v1_store_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1033,7 +1300,7 @@ func (x *Abort) String() string {
 func (*Abort) ProtoMessage() {}
 
 func (x *Abort) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_store_v1_store_proto_msgTypes[12]
+	mi := &file_holdfast_store_v1_store_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1046,7 +1313,7 @@ func (x *Abort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Abort.ProtoReflect.Descriptor instead.
 func (*Abort) Descriptor() ([]byte, []int) {
-	return file_holdfast_store_v1_store_proto_rawDescGZIP(), []int{12}
+	return file_holdfast_store_v1_store_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Abort) GetEntity() *Entity {
@@ -1075,7 +1342,7 @@ type Configure struct {
 
 func (x *Configure) Reset() {
 	*x = Configure{}
-	mi := &file_holdfast_store_v1_store_proto_msgTypes[13]
+	mi := &file_holdfast_store_v1_store_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1087,7 +1354,7 @@ func (x *Configure) String() string {
 func (*Configure) ProtoMessage() {}
 
 func (x *Configure) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_store_v1_store_proto_msgTypes[13]
+	mi := &file_holdfast_store_v1_store_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1100,7 +1367,7 @@ func (x *Configure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Configure.ProtoReflect.Descriptor instead.
 func (*Configure) Descriptor() ([]byte, []int) {
-	return file_holdfast_store_v1_store_proto_rawDescGZIP(), []int{13}
+	return file_holdfast_store_v1_store_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Configure) GetTypes() []*v11.EntityType {
@@ -1127,7 +1394,7 @@ type Inspect struct {
 
 func (x *Inspect) Reset() {
 	*x = Inspect{}
-	mi := &file_holdfast_store_v1_store_proto_msgTypes[14]
+	mi := &file_holdfast_store_v1_store_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1139,7 +1406,7 @@ func (x *Inspect) String() string {
 func (*Inspect) ProtoMessage() {}
 
 func (x *Inspect) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_store_v1_store_proto_msgTypes[14]
+	mi := &file_holdfast_store_v1_store_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1152,7 +1419,7 @@ func (x *Inspect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inspect.ProtoReflect.Descriptor instead.
 func (*Inspect) Descriptor() ([]byte, []int) {
-	return file_holdfast_store_v1_store_proto_rawDescGZIP(), []int{14}
+	return file_holdfast_store_v1_store_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Inspect) GetEntity() *Entity {
@@ -1185,7 +1452,7 @@ type Inspection struct {
 
 func (x *Inspection) Reset() {
 	*x = Inspection{}
-	mi := &file_holdfast_store_v1_store_proto_msgTypes[15]
+	mi := &file_holdfast_store_v1_store_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1197,7 +1464,7 @@ func (x *Inspection) String() string {
 func (*Inspection) ProtoMessage() {}
 
 func (x *Inspection) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_store_v1_store_proto_msgTypes[15]
+	mi := &file_holdfast_store_v1_store_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1210,7 +1477,7 @@ func (x *Inspection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inspection.ProtoReflect.Descriptor instead.
 func (*Inspection) Descriptor() ([]byte, []int) {
-	return file_holdfast_store_v1_store_proto_rawDescGZIP(), []int{15}
+	return file_holdfast_store_v1_store_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Inspection) GetState() *State {
@@ -1292,7 +1559,7 @@ type Seen struct {
 
 func (x *Seen) Reset() {
 	*x = Seen{}
-	mi := &file_holdfast_store_v1_store_proto_msgTypes[16]
+	mi := &file_holdfast_store_v1_store_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1304,7 +1571,7 @@ func (x *Seen) String() string {
 func (*Seen) ProtoMessage() {}
 
 func (x *Seen) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_store_v1_store_proto_msgTypes[16]
+	mi := &file_holdfast_store_v1_store_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1317,7 +1584,7 @@ func (x *Seen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Seen.ProtoReflect.Descriptor instead.
 func (*Seen) Descriptor() ([]byte, []int) {
-	return file_holdfast_store_v1_store_proto_rawDescGZIP(), []int{16}
+	return file_holdfast_store_v1_store_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Seen) GetReplica() string {
@@ -1356,7 +1623,7 @@ type GetStatus struct {
 
 func (x *GetStatus) Reset() {
 	*x = GetStatus{}
-	mi := &file_holdfast_store_v1_store_proto_msgTypes[17]
+	mi := &file_holdfast_store_v1_store_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1368,7 +1635,7 @@ func (x *GetStatus) String() string {
 func (*GetStatus) ProtoMessage() {}
 
 func (x *GetStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_store_v1_store_proto_msgTypes[17]
+	mi := &file_holdfast_store_v1_store_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1381,7 +1648,7 @@ func (x *GetStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatus.ProtoReflect.Descriptor instead.
 func (*GetStatus) Descriptor() ([]byte, []int) {
-	return file_holdfast_store_v1_store_proto_rawDescGZIP(), []int{17}
+	return file_holdfast_store_v1_store_proto_rawDescGZIP(), []int{19}
 }
 
 type StoreStatus struct {
@@ -1407,7 +1674,7 @@ type StoreStatus struct {
 
 func (x *StoreStatus) Reset() {
 	*x = StoreStatus{}
-	mi := &file_holdfast_store_v1_store_proto_msgTypes[18]
+	mi := &file_holdfast_store_v1_store_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1419,7 +1686,7 @@ func (x *StoreStatus) String() string {
 func (*StoreStatus) ProtoMessage() {}
 
 func (x *StoreStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_store_v1_store_proto_msgTypes[18]
+	mi := &file_holdfast_store_v1_store_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1432,7 +1699,7 @@ func (x *StoreStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreStatus.ProtoReflect.Descriptor instead.
 func (*StoreStatus) Descriptor() ([]byte, []int) {
-	return file_holdfast_store_v1_store_proto_rawDescGZIP(), []int{18}
+	return file_holdfast_store_v1_store_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *StoreStatus) GetNode() string {
@@ -1517,7 +1784,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_holdfast_store_v1_store_proto_msgTypes[19]
+	mi := &file_holdfast_store_v1_store_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1529,7 +1796,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_store_v1_store_proto_msgTypes[19]
+	mi := &file_holdfast_store_v1_store_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1542,7 +1809,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_holdfast_store_v1_store_proto_rawDescGZIP(), []int{19}
+	return file_holdfast_store_v1_store_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Peer) GetName() string {
@@ -1570,7 +1837,7 @@ var File_holdfast_store_v1_store_proto protoreflect.FileDescriptor
 
 const file_holdfast_store_v1_store_proto_rawDesc = "" +
 	"\n" +
-	"\x1dholdfast/store/v1/store.proto\x12\x11holdfast.store.v1\x1a\x1fholdfast/config/v1/config.proto\x1a\x1aholdfast/v1/contract.proto\"\xdf\x03\n" +
+	"\x1dholdfast/store/v1/store.proto\x12\x11holdfast.store.v1\x1a\x1fholdfast/config/v1/config.proto\x1a\x1aholdfast/v1/contract.proto\"\x94\x04\n" +
 	"\aRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12*\n" +
 	"\x03get\x18\x02 \x01(\v2\x16.holdfast.store.v1.GetH\x00R\x03get\x12B\n" +
@@ -1581,8 +1848,10 @@ const file_holdfast_store_v1_store_proto_rawDesc = "" +
 	"\tconfigure\x18\a \x01(\v2\x1c.holdfast.store.v1.ConfigureH\x00R\tconfigure\x126\n" +
 	"\ainspect\x18\b \x01(\v2\x1a.holdfast.store.v1.InspectH\x00R\ainspect\x12=\n" +
 	"\n" +
-	"get_status\x18\t \x01(\v2\x1c.holdfast.store.v1.GetStatusH\x00R\tgetStatusB\x06\n" +
-	"\x04call\"\xa0\x03\n" +
+	"get_status\x18\t \x01(\v2\x1c.holdfast.store.v1.GetStatusH\x00R\tgetStatus\x123\n" +
+	"\x06settle\x18\n" +
+	" \x01(\v2\x19.holdfast.store.v1.SettleH\x00R\x06settleB\x06\n" +
+	"\x04call\"\xd2\x03\n" +
 	"\bResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12.\n" +
 	"\x05error\x18\x02 \x01(\v2\x18.holdfast.store.v1.ErrorR\x05error\x120\n" +
@@ -1593,38 +1862,58 @@ const file_holdfast_store_v1_store_proto_rawDesc = "" +
 	"\n" +
 	"inspection\x18\a \x01(\v2\x1d.holdfast.store.v1.InspectionH\x00R\n" +
 	"inspection\x128\n" +
-	"\x06status\x18\b \x01(\v2\x1e.holdfast.store.v1.StoreStatusH\x00R\x06statusB\b\n" +
+	"\x06status\x18\b \x01(\v2\x1e.holdfast.store.v1.StoreStatusH\x00R\x06status\x120\n" +
+	"\x06others\x18\t \x03(\v2\x18.holdfast.store.v1.StateR\x06othersB\b\n" +
 	"\x06result\"\x06\n" +
-	"\x04Done\"k\n" +
+	"\x04Done\"\x8f\x01\n" +
 	"\x05Error\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x124\n" +
-	"\aoutcome\x18\x03 \x01(\x0e2\x1a.holdfast.store.v1.OutcomeR\aoutcome\".\n" +
+	"\aoutcome\x18\x03 \x01(\x0e2\x1a.holdfast.store.v1.OutcomeR\aoutcome\x12\"\n" +
+	"\fprecondition\x18\x04 \x01(\bR\fprecondition\".\n" +
 	"\x06Entity\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x10\n" +
-	"\x03key\x18\x02 \x01(\tR\x03key\"\x96\x01\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\"\xb2\x01\n" +
 	"\x05State\x121\n" +
 	"\x06entity\x18\x01 \x01(\v2\x19.holdfast.store.v1.EntityR\x06entity\x12\x16\n" +
 	"\x06exists\x18\x02 \x01(\bR\x06exists\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\tR\aversion\x12(\n" +
-	"\x05value\x18\x04 \x01(\v2\x12.holdfast.v1.ValueR\x05value\"u\n" +
+	"\x05value\x18\x04 \x01(\v2\x12.holdfast.v1.ValueR\x05value\x12\x1a\n" +
+	"\brevision\x18\x05 \x01(\x03R\brevision\"\xa8\x01\n" +
 	"\x03Get\x121\n" +
 	"\x06entity\x18\x01 \x01(\v2\x19.holdfast.store.v1.EntityR\x06entity\x12\x1c\n" +
 	"\tsubscribe\x18\x02 \x01(\bR\tsubscribe\x12\x1d\n" +
 	"\n" +
-	"timeout_ms\x18\x03 \x01(\rR\ttimeoutMs\"@\n" +
+	"timeout_ms\x18\x03 \x01(\rR\ttimeoutMs\x12\x16\n" +
+	"\x06others\x18\x04 \x03(\tR\x06others\x12\x19\n" +
+	"\bif_match\x18\x05 \x01(\tR\aifMatch\"@\n" +
 	"\vUnsubscribe\x121\n" +
-	"\x06entity\x18\x01 \x01(\v2\x19.holdfast.store.v1.EntityR\x06entity\"x\n" +
+	"\x06entity\x18\x01 \x01(\v2\x19.holdfast.store.v1.EntityR\x06entity\"\xe3\x01\n" +
 	"\x05Begin\x121\n" +
 	"\x06entity\x18\x01 \x01(\v2\x19.holdfast.store.v1.EntityR\x06entity\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x02 \x01(\tR\trequestId\x12\x1d\n" +
 	"\n" +
-	"timeout_ms\x18\x03 \x01(\rR\ttimeoutMs\"v\n" +
+	"timeout_ms\x18\x03 \x01(\rR\ttimeoutMs\x12\x16\n" +
+	"\x06others\x18\x04 \x03(\tR\x06others\x12\x19\n" +
+	"\bif_match\x18\x05 \x01(\tR\aifMatch\x12\"\n" +
+	"\rif_none_match\x18\x06 \x01(\bR\vifNoneMatch\x12\x12\n" +
+	"\x04part\x18\a \x01(\bR\x04part\"\xd9\x01\n" +
 	"\x05Begun\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12.\n" +
 	"\x05state\x18\x02 \x01(\v2\x18.holdfast.store.v1.StateR\x05state\x12'\n" +
-	"\x0falready_applied\x18\x03 \x01(\bR\x0ealreadyApplied\"\xc7\x01\n" +
+	"\x0falready_applied\x18\x03 \x01(\bR\x0ealreadyApplied\x120\n" +
+	"\x06others\x18\x04 \x03(\v2\x18.holdfast.store.v1.StateR\x06others\x12/\n" +
+	"\x04base\x18\x05 \x01(\v2\x1b.holdfast.store.v1.TurnBaseR\x04base\"n\n" +
+	"\bTurnBase\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x03R\x05epoch\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x12\n" +
+	"\x04head\x18\x03 \x01(\fR\x04head\x12\x1c\n" +
+	"\tunsettled\x18\x04 \x01(\bR\tunsettled\"m\n" +
+	"\x06Settle\x121\n" +
+	"\x06entity\x18\x01 \x01(\v2\x19.holdfast.store.v1.EntityR\x06entity\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\"\xf7\x01\n" +
 	"\x06Commit\x121\n" +
 	"\x06entity\x18\x01 \x01(\v2\x19.holdfast.store.v1.EntityR\x06entity\x12\x1d\n" +
 	"\n" +
@@ -1634,10 +1923,12 @@ const file_holdfast_store_v1_store_proto_rawDesc = "" +
 	"operations\x18\x04 \x03(\v2\x16.holdfast.v1.OperationR\n" +
 	"operations\x12\x1d\n" +
 	"\n" +
-	"timeout_ms\x18\x05 \x01(\rR\ttimeoutMs\"Y\n" +
+	"timeout_ms\x18\x05 \x01(\rR\ttimeoutMs\x12.\n" +
+	"\x06others\x18\x06 \x03(\v2\x16.holdfast.v1.EntityOutR\x06others\"\x8b\x01\n" +
 	"\tCommitted\x12.\n" +
 	"\x05state\x18\x01 \x01(\v2\x18.holdfast.store.v1.StateR\x05state\x12\x1c\n" +
-	"\tduplicate\x18\x02 \x01(\bR\tduplicate\"P\n" +
+	"\tduplicate\x18\x02 \x01(\bR\tduplicate\x120\n" +
+	"\x06others\x18\x03 \x03(\v2\x18.holdfast.store.v1.StateR\x06others\"P\n" +
 	"\x05Abort\x121\n" +
 	"\x06entity\x18\x01 \x01(\v2\x19.holdfast.store.v1.EntityR\x06entity\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\"~\n" +
@@ -1704,7 +1995,7 @@ func file_holdfast_store_v1_store_proto_rawDescGZIP() []byte {
 }
 
 var file_holdfast_store_v1_store_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_holdfast_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_holdfast_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_holdfast_store_v1_store_proto_goTypes = []any{
 	(Outcome)(0),           // 0: holdfast.store.v1.Outcome
 	(*Request)(nil),        // 1: holdfast.store.v1.Request
@@ -1717,61 +2008,71 @@ var file_holdfast_store_v1_store_proto_goTypes = []any{
 	(*Unsubscribe)(nil),    // 8: holdfast.store.v1.Unsubscribe
 	(*Begin)(nil),          // 9: holdfast.store.v1.Begin
 	(*Begun)(nil),          // 10: holdfast.store.v1.Begun
-	(*Commit)(nil),         // 11: holdfast.store.v1.Commit
-	(*Committed)(nil),      // 12: holdfast.store.v1.Committed
-	(*Abort)(nil),          // 13: holdfast.store.v1.Abort
-	(*Configure)(nil),      // 14: holdfast.store.v1.Configure
-	(*Inspect)(nil),        // 15: holdfast.store.v1.Inspect
-	(*Inspection)(nil),     // 16: holdfast.store.v1.Inspection
-	(*Seen)(nil),           // 17: holdfast.store.v1.Seen
-	(*GetStatus)(nil),      // 18: holdfast.store.v1.GetStatus
-	(*StoreStatus)(nil),    // 19: holdfast.store.v1.StoreStatus
-	(*Peer)(nil),           // 20: holdfast.store.v1.Peer
-	nil,                    // 21: holdfast.store.v1.StoreStatus.CommitsEntry
-	(*v1.Value)(nil),       // 22: holdfast.v1.Value
-	(*v1.Operation)(nil),   // 23: holdfast.v1.Operation
-	(*v11.EntityType)(nil), // 24: holdfast.config.v1.EntityType
-	(*v11.Placement)(nil),  // 25: holdfast.config.v1.Placement
+	(*TurnBase)(nil),       // 11: holdfast.store.v1.TurnBase
+	(*Settle)(nil),         // 12: holdfast.store.v1.Settle
+	(*Commit)(nil),         // 13: holdfast.store.v1.Commit
+	(*Committed)(nil),      // 14: holdfast.store.v1.Committed
+	(*Abort)(nil),          // 15: holdfast.store.v1.Abort
+	(*Configure)(nil),      // 16: holdfast.store.v1.Configure
+	(*Inspect)(nil),        // 17: holdfast.store.v1.Inspect
+	(*Inspection)(nil),     // 18: holdfast.store.v1.Inspection
+	(*Seen)(nil),           // 19: holdfast.store.v1.Seen
+	(*GetStatus)(nil),      // 20: holdfast.store.v1.GetStatus
+	(*StoreStatus)(nil),    // 21: holdfast.store.v1.StoreStatus
+	(*Peer)(nil),           // 22: holdfast.store.v1.Peer
+	nil,                    // 23: holdfast.store.v1.StoreStatus.CommitsEntry
+	(*v1.Value)(nil),       // 24: holdfast.v1.Value
+	(*v1.Operation)(nil),   // 25: holdfast.v1.Operation
+	(*v1.EntityOut)(nil),   // 26: holdfast.v1.EntityOut
+	(*v11.EntityType)(nil), // 27: holdfast.config.v1.EntityType
+	(*v11.Placement)(nil),  // 28: holdfast.config.v1.Placement
 }
 var file_holdfast_store_v1_store_proto_depIdxs = []int32{
 	7,  // 0: holdfast.store.v1.Request.get:type_name -> holdfast.store.v1.Get
 	8,  // 1: holdfast.store.v1.Request.unsubscribe:type_name -> holdfast.store.v1.Unsubscribe
 	9,  // 2: holdfast.store.v1.Request.begin:type_name -> holdfast.store.v1.Begin
-	11, // 3: holdfast.store.v1.Request.commit:type_name -> holdfast.store.v1.Commit
-	13, // 4: holdfast.store.v1.Request.abort:type_name -> holdfast.store.v1.Abort
-	14, // 5: holdfast.store.v1.Request.configure:type_name -> holdfast.store.v1.Configure
-	15, // 6: holdfast.store.v1.Request.inspect:type_name -> holdfast.store.v1.Inspect
-	18, // 7: holdfast.store.v1.Request.get_status:type_name -> holdfast.store.v1.GetStatus
-	4,  // 8: holdfast.store.v1.Response.error:type_name -> holdfast.store.v1.Error
-	6,  // 9: holdfast.store.v1.Response.state:type_name -> holdfast.store.v1.State
-	10, // 10: holdfast.store.v1.Response.begun:type_name -> holdfast.store.v1.Begun
-	12, // 11: holdfast.store.v1.Response.committed:type_name -> holdfast.store.v1.Committed
-	3,  // 12: holdfast.store.v1.Response.done:type_name -> holdfast.store.v1.Done
-	16, // 13: holdfast.store.v1.Response.inspection:type_name -> holdfast.store.v1.Inspection
-	19, // 14: holdfast.store.v1.Response.status:type_name -> holdfast.store.v1.StoreStatus
-	0,  // 15: holdfast.store.v1.Error.outcome:type_name -> holdfast.store.v1.Outcome
-	5,  // 16: holdfast.store.v1.State.entity:type_name -> holdfast.store.v1.Entity
-	22, // 17: holdfast.store.v1.State.value:type_name -> holdfast.v1.Value
-	5,  // 18: holdfast.store.v1.Get.entity:type_name -> holdfast.store.v1.Entity
-	5,  // 19: holdfast.store.v1.Unsubscribe.entity:type_name -> holdfast.store.v1.Entity
-	5,  // 20: holdfast.store.v1.Begin.entity:type_name -> holdfast.store.v1.Entity
-	6,  // 21: holdfast.store.v1.Begun.state:type_name -> holdfast.store.v1.State
-	5,  // 22: holdfast.store.v1.Commit.entity:type_name -> holdfast.store.v1.Entity
-	23, // 23: holdfast.store.v1.Commit.operations:type_name -> holdfast.v1.Operation
-	6,  // 24: holdfast.store.v1.Committed.state:type_name -> holdfast.store.v1.State
-	5,  // 25: holdfast.store.v1.Abort.entity:type_name -> holdfast.store.v1.Entity
-	24, // 26: holdfast.store.v1.Configure.types:type_name -> holdfast.config.v1.EntityType
-	25, // 27: holdfast.store.v1.Configure.placement:type_name -> holdfast.config.v1.Placement
-	5,  // 28: holdfast.store.v1.Inspect.entity:type_name -> holdfast.store.v1.Entity
-	6,  // 29: holdfast.store.v1.Inspection.state:type_name -> holdfast.store.v1.State
-	17, // 30: holdfast.store.v1.Inspection.seen:type_name -> holdfast.store.v1.Seen
-	21, // 31: holdfast.store.v1.StoreStatus.commits:type_name -> holdfast.store.v1.StoreStatus.CommitsEntry
-	20, // 32: holdfast.store.v1.StoreStatus.peers:type_name -> holdfast.store.v1.Peer
-	33, // [33:33] is the sub-list for method output_type
-	33, // [33:33] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	13, // 3: holdfast.store.v1.Request.commit:type_name -> holdfast.store.v1.Commit
+	15, // 4: holdfast.store.v1.Request.abort:type_name -> holdfast.store.v1.Abort
+	16, // 5: holdfast.store.v1.Request.configure:type_name -> holdfast.store.v1.Configure
+	17, // 6: holdfast.store.v1.Request.inspect:type_name -> holdfast.store.v1.Inspect
+	20, // 7: holdfast.store.v1.Request.get_status:type_name -> holdfast.store.v1.GetStatus
+	12, // 8: holdfast.store.v1.Request.settle:type_name -> holdfast.store.v1.Settle
+	4,  // 9: holdfast.store.v1.Response.error:type_name -> holdfast.store.v1.Error
+	6,  // 10: holdfast.store.v1.Response.state:type_name -> holdfast.store.v1.State
+	10, // 11: holdfast.store.v1.Response.begun:type_name -> holdfast.store.v1.Begun
+	14, // 12: holdfast.store.v1.Response.committed:type_name -> holdfast.store.v1.Committed
+	3,  // 13: holdfast.store.v1.Response.done:type_name -> holdfast.store.v1.Done
+	18, // 14: holdfast.store.v1.Response.inspection:type_name -> holdfast.store.v1.Inspection
+	21, // 15: holdfast.store.v1.Response.status:type_name -> holdfast.store.v1.StoreStatus
+	6,  // 16: holdfast.store.v1.Response.others:type_name -> holdfast.store.v1.State
+	0,  // 17: holdfast.store.v1.Error.outcome:type_name -> holdfast.store.v1.Outcome
+	5,  // 18: holdfast.store.v1.State.entity:type_name -> holdfast.store.v1.Entity
+	24, // 19: holdfast.store.v1.State.value:type_name -> holdfast.v1.Value
+	5,  // 20: holdfast.store.v1.Get.entity:type_name -> holdfast.store.v1.Entity
+	5,  // 21: holdfast.store.v1.Unsubscribe.entity:type_name -> holdfast.store.v1.Entity
+	5,  // 22: holdfast.store.v1.Begin.entity:type_name -> holdfast.store.v1.Entity
+	6,  // 23: holdfast.store.v1.Begun.state:type_name -> holdfast.store.v1.State
+	6,  // 24: holdfast.store.v1.Begun.others:type_name -> holdfast.store.v1.State
+	11, // 25: holdfast.store.v1.Begun.base:type_name -> holdfast.store.v1.TurnBase
+	5,  // 26: holdfast.store.v1.Settle.entity:type_name -> holdfast.store.v1.Entity
+	5,  // 27: holdfast.store.v1.Commit.entity:type_name -> holdfast.store.v1.Entity
+	25, // 28: holdfast.store.v1.Commit.operations:type_name -> holdfast.v1.Operation
+	26, // 29: holdfast.store.v1.Commit.others:type_name -> holdfast.v1.EntityOut
+	6,  // 30: holdfast.store.v1.Committed.state:type_name -> holdfast.store.v1.State
+	6,  // 31: holdfast.store.v1.Committed.others:type_name -> holdfast.store.v1.State
+	5,  // 32: holdfast.store.v1.Abort.entity:type_name -> holdfast.store.v1.Entity
+	27, // 33: holdfast.store.v1.Configure.types:type_name -> holdfast.config.v1.EntityType
+	28, // 34: holdfast.store.v1.Configure.placement:type_name -> holdfast.config.v1.Placement
+	5,  // 35: holdfast.store.v1.Inspect.entity:type_name -> holdfast.store.v1.Entity
+	6,  // 36: holdfast.store.v1.Inspection.state:type_name -> holdfast.store.v1.State
+	19, // 37: holdfast.store.v1.Inspection.seen:type_name -> holdfast.store.v1.Seen
+	23, // 38: holdfast.store.v1.StoreStatus.commits:type_name -> holdfast.store.v1.StoreStatus.CommitsEntry
+	22, // 39: holdfast.store.v1.StoreStatus.peers:type_name -> holdfast.store.v1.Peer
+	40, // [40:40] is the sub-list for method output_type
+	40, // [40:40] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_holdfast_store_v1_store_proto_init() }
@@ -1788,6 +2089,7 @@ func file_holdfast_store_v1_store_proto_init() {
 		(*Request_Configure)(nil),
 		(*Request_Inspect)(nil),
 		(*Request_GetStatus)(nil),
+		(*Request_Settle)(nil),
 	}
 	file_holdfast_store_v1_store_proto_msgTypes[1].OneofWrappers = []any{
 		(*Response_State)(nil),
@@ -1803,7 +2105,7 @@ func file_holdfast_store_v1_store_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_holdfast_store_v1_store_proto_rawDesc), len(file_holdfast_store_v1_store_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   21,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
