@@ -56,6 +56,9 @@ func assemble(in input) (*output, error) {
 	for _, m := range in.placement.GetMembers() {
 		placed[m.GetName()] = true
 	}
+	if err := sameValues(in.members); err != nil {
+		return nil, err
+	}
 	out := &output{members: in.members, configure: &storev1.Configure{Types: entityTypes(in.members), Placement: in.placement}}
 	services := make([]*resolve.Service, 0, len(in.members))
 	for _, m := range in.members {
@@ -65,14 +68,15 @@ func assemble(in input) (*output, error) {
 	out.restErrors = merged.Left
 	transcoder := ir.Transcoder{Descriptors: merged.Set, Services: merged.Services}
 
+	types := filterTypes(out.configure.GetTypes())
 	var proxies []*ir.Proxy
 	if g := in.topology.Gateway; g.Address != "" {
-		proxies = append(proxies, gateway(in, out.configure, transcoder))
+		proxies = append(proxies, gateway(in, types, transcoder))
 	}
 	for i := range in.topology.Nodes {
 		// A node that the placement doesn't list yet is given nothing: its filter could not tell what it keeps.
 		if n := &in.topology.Nodes[i]; placed[n.Name] {
-			proxies = append(proxies, node(in, n, out.configure, transcoder))
+			proxies = append(proxies, node(in, n, types, transcoder))
 			out.nodes = append(out.nodes, n.Name)
 		}
 	}
@@ -108,6 +112,38 @@ func entityTypes(members []member) []*configv1.EntityType {
 	var out []*configv1.EntityType
 	for _, name := range slices.Sorted(maps.Keys(byName)) {
 		out = append(out, byName[name])
+	}
+	return out
+}
+
+// sameValues refuses services that share a type and take its values for different messages. What else a contract has is
+// compared where it is written.
+func sameValues(members []member) error {
+	first := map[string]member{}
+	for _, m := range members {
+		t := m.service.Type
+		other, shared := first[t.GetType()]
+		switch {
+		case m.former:
+		case !shared:
+			first[t.GetType()] = m
+		case other.service.Type.GetValueMessage() != t.GetValueMessage():
+			return fmt.Errorf("StatefulService %s: the values of %s are of the message %s, and StatefulService %s says %s; services that share a type share its contract: make them equal",
+				m.name, t.GetType(), t.GetValueMessage(), other.name, other.service.Type.GetValueMessage())
+		}
+	}
+	return nil
+}
+
+// filterTypes are the types as filters are told of them: what a value's message is like is the stores' affair, and large.
+func filterTypes(types []*configv1.EntityType) []*configv1.EntityType {
+	out := make([]*configv1.EntityType, 0, len(types))
+	for _, t := range types {
+		if len(t.GetValueDescriptors()) > 0 {
+			t = proto.CloneOf(t)
+			t.ValueDescriptors = nil
+		}
+		out = append(out, t)
 	}
 	return out
 }
@@ -153,8 +189,8 @@ func services(in input, n *mesh.Node) []ir.Service {
 	return out
 }
 
-func gateway(in input, c *storev1.Configure, t ir.Transcoder) *ir.Proxy {
-	filter := filterConfig(in, c.GetTypes(), nil)
+func gateway(in input, types []*configv1.EntityType, t ir.Transcoder) *ir.Proxy {
+	filter := filterConfig(in, types, nil)
 	filter.Edge = true
 	p := &ir.Proxy{
 		Name:       in.topology.Gateway.Name,
@@ -174,8 +210,8 @@ func gateway(in input, c *storev1.Configure, t ir.Transcoder) *ir.Proxy {
 	return p
 }
 
-func node(in input, n *mesh.Node, c *storev1.Configure, t ir.Transcoder) *ir.Proxy {
-	serve := filterConfig(in, c.GetTypes(), n)
+func node(in input, n *mesh.Node, types []*configv1.EntityType, t ir.Transcoder) *ir.Proxy {
+	serve := filterConfig(in, types, n)
 	serve.Node, serve.Serve, serve.StoreSocket = n.Name, true, n.StoreSocket
 	edge := proto.CloneOf(serve)
 	edge.Edge = true

@@ -29,6 +29,9 @@ const (
 	placementRetryMax = 5 * time.Second
 	placementTimeout  = 2 * time.Second
 
+	// historyRetry is the pause before all stores are asked again by who follows an entity's events.
+	historyRetry = 250 * time.Millisecond
+
 	// maxSaved bounds the file with the last good configuration.
 	maxSaved = 64 << 20
 )

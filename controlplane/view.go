@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/holdfast-mesh/holdfast/controlplane/admin"
+	"github.com/holdfast-mesh/holdfast/controlplane/resolve"
 	"github.com/holdfast-mesh/holdfast/internal/placement"
 	configv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/config/v1"
 	storev1 "github.com/holdfast-mesh/holdfast/proto/holdfast/store/v1"
@@ -28,12 +29,14 @@ type view struct {
 	sockets   map[string]string
 	placement *configv1.Placement
 	types     map[string]*configv1.EntityType
+	// descriptors of the services with an entity type, for what their events say.
+	descriptors map[string][]*resolve.Descriptors
 }
 
 // publish replaces the view.
 func (p *plane) publish() {
 	r := &p.rollout
-	v := &view{sockets: map[string]string{}, placement: p.placement, types: map[string]*configv1.EntityType{}}
+	v := &view{sockets: map[string]string{}, placement: p.placement, types: map[string]*configv1.EntityType{}, descriptors: map[string][]*resolve.Descriptors{}}
 	c := &v.config
 	c.Error, c.TopologyError, c.PlacementError = text(p.configErr), text(p.topologyErr), text(p.placementErr)
 	if c.Error == "" {
@@ -56,7 +59,11 @@ func (p *plane) publish() {
 	}
 	if p.config != nil {
 		for _, s := range p.config.Services {
-			c.Services = append(c.Services, p.serviceView(p.services[s.Metadata.Name]))
+			r := p.services[s.Metadata.Name]
+			c.Services = append(c.Services, p.serviceView(r))
+			if typ := s.Spec.Entity.Type; r.service != nil {
+				v.descriptors[typ] = append(v.descriptors[typ], r.service.Descriptors)
+			}
 		}
 	}
 	if p.placement != nil {

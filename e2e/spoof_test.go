@@ -71,6 +71,7 @@ func forgeries(t *testing.T, account string) map[string]http.Header {
 		"request-id-bin": {"holdfast-request-id-bin": {in64}},
 		"hosts":          {"holdfast-hosts": {"127.0.0.1:1"}, "holdfast-key": {"other"}, "holdfast-owner": {"node-1"}},
 		"state-status":   {"holdfast-state-status": {"absent"}},
+		"precondition":   {"holdfast-precondition": {"failed"}},
 	}
 }
 

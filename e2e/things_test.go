@@ -39,6 +39,8 @@ type thing struct {
 	spec string
 	// carriage is "json", "field" or "own" (a field of a message of its own).
 	carriage string
+	// several says that its calls may name further entities.
+	several bool
 }
 
 const thingMessages = `syntax = "proto3";
@@ -51,6 +53,16 @@ message Request {
   string key = 1 [(holdfast.v1.entity_key) = true];
   string operations = 2; // JSON
   holdfast.v1.StateIn state = 15 [(holdfast.v1.state_in) = true];
+}
+message SeveralRequest {
+  string key = 1 [(holdfast.v1.entity_key) = true];
+  string operations = 2; // JSON, of a whole state out
+  repeated string others = 3 [(holdfast.v1.other_entity_keys) = true];
+  holdfast.v1.StateIn state = 15 [(holdfast.v1.state_in) = true];
+}
+message SeveralReply {
+  string state = 1;
+  holdfast.v1.StateOut changes = 15 [(holdfast.v1.state_out) = true];
 }
 message Reply {
   string state = 1; // JSON
@@ -77,7 +89,7 @@ service %[1]s {
     option idempotency_level = NO_SIDE_EFFECTS;
     option (google.api.http) = {get: "/v1/%[1]s/{key}"};
   }
-  rpc Watch(%[2]sRequest) returns (stream Seen) {
+  rpc Watch(%[3]sRequest) returns (stream Seen) {
     option idempotency_level = NO_SIDE_EFFECTS;
     option (google.api.http) = {get: "/v1/%[1]s/{key}/watch"};
   }
@@ -110,14 +122,17 @@ func serveThings(t *testing.T, things []thing) (address, config string) {
 	t.Helper()
 	source, yaml := thingMessages, ""
 	for _, th := range things {
-		message, carriage := "", "{metadata: {encoding: json}}"
+		message, watch, carriage := "", "", "{metadata: {encoding: json}}"
 		switch th.carriage {
 		case "field":
 			carriage = "{field: {}}"
 		case "own":
-			message, carriage = "Note", "{field: {}}"
+			message, watch, carriage = "Note", "Note", "{field: {}}"
 		}
-		source += fmt.Sprintf(thingService, th.name, message)
+		if th.several {
+			message = "Several"
+		}
+		source += fmt.Sprintf(thingService, th.name, message, watch)
 		spec := "    " + strings.ReplaceAll(strings.TrimSpace(th.spec), "\n", "\n    ")
 		yaml += fmt.Sprintf(thingYAML, strings.ToLower(th.name), th.name, carriage, spec)
 	}
@@ -219,6 +234,9 @@ func handleThing(ctx context.Context, in *dynamicpb.Message, reply protoreflect.
 	out := dynamicpb.NewMessage(reply)
 	operations := in.Get(in.Descriptor().Fields().ByName("operations")).String()
 	changes := reply.Fields().ByName("changes")
+	if strings.HasPrefix(operations, "[") {
+		operations = `{"operations":` + operations + `}`
+	}
 	var state []byte
 	var err error
 	field := in.Descriptor().Fields().ByName("state")
@@ -227,7 +245,7 @@ func handleThing(ctx context.Context, in *dynamicpb.Message, reply protoreflect.
 	case len(values) == 1:
 		state = []byte(values[0])
 		if operations != "" {
-			err = grpc.SetTrailer(ctx, metadata.Pairs("holdfast-state", `{"operations":`+operations+`}`))
+			err = grpc.SetTrailer(ctx, metadata.Pairs("holdfast-state", operations))
 		}
 	case field.Message().Name() == "Note":
 		state, err = protojson.Marshal(in.Get(field).Message().Interface())
@@ -240,7 +258,7 @@ func handleThing(ctx context.Context, in *dynamicpb.Message, reply protoreflect.
 	case in.Has(field):
 		state, err = protojson.Marshal(in.Get(field).Message().Interface())
 		if err == nil && changes != nil && operations != "" {
-			err = protojson.Unmarshal([]byte(`{"operations":`+operations+`}`), out.Mutable(changes).Message().Interface())
+			err = protojson.Unmarshal([]byte(operations), out.Mutable(changes).Message().Interface())
 		}
 	default:
 		return nil, status.Error(codes.Internal, "the request came without its state")

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/encoding/protojson"
@@ -19,8 +20,9 @@ import (
 
 var (
 	// errStateTooLarge is the refusal of a state that does not fit into metadata; it names the remedy.
-	errStateTooLarge = fmt.Errorf("the entity's state is over the %d bytes that metadata carries; use field carriage for this type", MaxMetadataValue)
-	errBadStateOut   = errors.New("the service's state out is malformed")
+	errStateTooLarge  = fmt.Errorf("the entity's state is over the %d bytes that metadata carries; use field carriage for this type", MaxMetadataValue)
+	errStatesTooLarge = fmt.Errorf("the states of the request's entities are together over the %d bytes that metadata carries; use field carriage for this type, or name fewer", MaxStateHeader)
+	errBadStateOut    = errors.New("the service's state out is malformed")
 )
 
 // stateIn is what the service is told of the entity.
@@ -35,7 +37,7 @@ func stateIn(entityType, key string, st *storev1.State, previous *holdfastv1.Val
 // stateHeader encodes state in for metadata carriage, as the header's value.
 func stateHeader(carriage configv1.Carriage, in *holdfastv1.StateIn) (string, error) {
 	size := proto.Size(in)
-	if size > MaxMetadataValue && proto.Size(in.GetValue()) > MaxMetadataValue {
+	if size > MaxMetadataValue && proto.Size(in.GetValue()) > MaxMetadataValue+valueFraming {
 		return "", errStateTooLarge
 	}
 	var out string
@@ -56,7 +58,11 @@ func stateHeader(carriage configv1.Carriage, in *holdfastv1.StateIn) (string, er
 		base64.RawStdEncoding.Encode(b, raw)
 		out = string(b)
 	}
-	if len(out) > MaxStateHeader {
+	switch {
+	case len(out) <= MaxStateHeader:
+	case len(in.Others) > 0:
+		return "", errStatesTooLarge
+	default:
 		return "", errStateTooLarge
 	}
 	return out, nil
@@ -111,7 +117,7 @@ func asciiJSON(b []byte) string {
 }
 
 // parseStateOut decodes the value of a reply's state trailer. Whether the operations fit the state is the store's to say.
-func parseStateOut(carriage configv1.Carriage, value string) ([]*holdfastv1.Operation, error) {
+func parseStateOut(carriage configv1.Carriage, value string) (*holdfastv1.StateOut, error) {
 	out := &holdfastv1.StateOut{}
 	if len(value) > MaxStateOut {
 		return nil, fmt.Errorf("%w: over %d bytes; use field carriage for this type", errBadStateOut, MaxStateOut)
@@ -120,7 +126,7 @@ func parseStateOut(carriage configv1.Carriage, value string) ([]*holdfastv1.Oper
 		if err := protojson.Unmarshal([]byte(value), out); err != nil {
 			return nil, fmt.Errorf("%w: %w", errBadStateOut, err)
 		}
-		return out.GetOperations(), nil
+		return out, nil
 	}
 	// gRPC allows padded and unpadded base64.
 	b, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(value, "="))
@@ -130,20 +136,26 @@ func parseStateOut(carriage configv1.Carriage, value string) ([]*holdfastv1.Oper
 	if err := proto.Unmarshal(b, out); err != nil {
 		return nil, fmt.Errorf("%w: %w", errBadStateOut, err)
 	}
-	return out.GetOperations(), nil
+	return out, nil
 }
 
 // parseStateField decodes the payload of a reply's state_out field.
-func parseStateField(m *method, payload []byte) ([]*holdfastv1.Operation, error) {
+func parseStateField(m *method, payload []byte) (*holdfastv1.StateOut, error) {
+	out := &holdfastv1.StateOut{}
 	if !m.outWrapped {
 		set := &holdfastv1.Set{Value: bytes.Clone(payload)}
-		return []*holdfastv1.Operation{{Operation: &holdfastv1.Operation_Set{Set: set}}}, nil
+		out.Operations = []*holdfastv1.Operation{{Operation: &holdfastv1.Operation_Set{Set: set}}}
+		return out, nil
 	}
-	out := &holdfastv1.StateOut{}
 	if err := proto.Unmarshal(payload, out); err != nil {
 		return nil, fmt.Errorf("%w: %w", errBadStateOut, err)
 	}
-	return out.GetOperations(), nil
+	return out, nil
+}
+
+// changes reports whether state out changes anything.
+func changes(out *holdfastv1.StateOut) bool {
+	return len(out.GetOperations()) > 0 || slices.ContainsFunc(out.GetOthers(), func(o *holdfastv1.EntityOut) bool { return len(o.GetOperations()) > 0 })
 }
 
 var (

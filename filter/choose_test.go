@@ -97,7 +97,7 @@ func TestWithoutState(t *testing.T) {
 		h := start(t, base(true, true))
 		h.open("/a.S/Write", frame(request(keyWith(t, "321"))))
 		h.log = nil
-		h.s.Got(nil, notApplied(14))
+		h.s.Got(nil, nil, notApplied(14))
 		h.took("hosts s3,s2", "continue request")
 		is(t, "state", h.req.get("holdfast-state-bin"), "")
 		h.upstream = "s3"
@@ -135,7 +135,7 @@ func TestWithoutState(t *testing.T) {
 		h := start(t, base(true, true))
 		h.open("/a.S/Write", frame(request("k")))
 		h.log = nil
-		h.s.Got(nil, &filter.StoreError{Code: 8, Message: "full", Outcome: storev1.Outcome_OUTCOME_NOT_APPLIED})
+		h.s.Got(nil, nil, &filter.StoreError{Code: 8, Message: "full", Outcome: storev1.Outcome_OUTCOME_NOT_APPLIED})
 		h.took("reply 429 grpc=8  full")
 	})
 }

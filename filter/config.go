@@ -54,10 +54,12 @@ type entityType struct {
 }
 
 type method struct {
-	service  *service
-	typ      *entityType
-	path     string
-	key      *entitykey.Extractor
+	service *service
+	typ     *entityType
+	path    string
+	key     *entitykey.Extractor
+	// others finds further entities, nil where the method has none.
+	others   *entitykey.Others
 	readOnly bool
 	watch    bool
 	// in and out are the marked fields' numbers, 0 where there is none; always 0 but for field carriage.
@@ -134,8 +136,10 @@ func newType(t *configv1.EntityType) (*entityType, error) {
 		return nil, fmt.Errorf("unknown model %d", typ.model)
 	case t.GetConsistency() < configv1.Consistency_CONSISTENCY_EVENTUAL || t.GetConsistency() > configv1.Consistency_CONSISTENCY_STRONG:
 		return nil, fmt.Errorf("unknown consistency %d", t.GetConsistency())
-	case typ.strong && typ.model != configv1.Model_MODEL_VALUE:
-		return nil, fmt.Errorf("strong consistency needs the model value, not %v", typ.model)
+	case typ.strong && typ.model != configv1.Model_MODEL_VALUE && typ.model != configv1.Model_MODEL_EVENT_SOURCED:
+		return nil, fmt.Errorf("strong consistency needs the model value or event_sourced, not %v", typ.model)
+	case !typ.strong && typ.model == configv1.Model_MODEL_EVENT_SOURCED:
+		return nil, errors.New("the model event_sourced needs strong consistency")
 	}
 	return typ, nil
 }
@@ -192,6 +196,11 @@ func (c *Config) addMethod(svc *service, m *configv1.Method, parts map[*entityTy
 		out.in, out.out = m.GetStateInField(), m.GetStateOutField()
 		out.inWrapped, out.outWrapped = m.GetStateInWrapped(), m.GetStateOutWrapped()
 	}
+	if len(m.GetOtherKeys()) > 0 {
+		if out.others, err = entitykey.CompileOthers(m.GetOtherKeys()); err != nil {
+			return err
+		}
+	}
 	// proto's range of field numbers, without those that it keeps for itself.
 	valid := func(n uint32) bool { return n < 1<<29 && (n < 19000 || n > 19999) }
 	switch {
@@ -207,6 +216,17 @@ func (c *Config) addMethod(svc *service, m *configv1.Method, parts map[*entityTy
 		return fmt.Errorf("the state_out field of a %v has to be a holdfast.v1.StateOut", svc.typ.model)
 	case c.serve && out.watch && svc.cluster == "":
 		return errors.New("a watch needs the service's local cluster")
+	case out.others == nil:
+	case !svc.typ.strong:
+		return errors.New("only strong entities change several as one")
+	case out.watch:
+		return errors.New("a watch is of one entity")
+	case key.Parts() != 1:
+		return fmt.Errorf("a key of %d parts beside other keys", key.Parts())
+	case out.in != 0 && !out.inWrapped:
+		return errors.New("the state_in field of several entities has to be a holdfast.v1.StateIn")
+	case out.out != 0 && !out.outWrapped:
+		return errors.New("the state_out field of several entities has to be a holdfast.v1.StateOut")
 	}
 	// entitykey: keys of one part and of several may look alike, so one type may only have one kind.
 	if n := parts[svc.typ]; n != 0 && n != key.Parts() {

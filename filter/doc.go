@@ -13,6 +13,7 @@
 //	stream.go    request headers, body: strip what outsiders forged, find the key, stamp the request id
 //	choose.go    which nodes may serve it, in which order; Envoy follows the list through its retries
 //	serve.go     where this node serves it: state in, from the cache or the store
+//	strong.go    strong entities: the turn, versions as ETags, preconditions, several as one
 //	reply.go     state out, commit, then the reply; or the error instead of the reply
 //	watch.go     a server stream: one handler call after another, each with the newest state
 //	carriage.go  the forms of state in and state out

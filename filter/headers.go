@@ -13,6 +13,9 @@ const (
 	headerServedBy    = "holdfast-served-by"
 	headerExplain     = "holdfast-explain"
 	headerSession     = "holdfast-session"
+	// The caller's if-match or if-none-match refused the request: a serve listener's word to the edge in front of it.
+	headerPrecondition = "holdfast-precondition"
+	headerETag         = "etag"
 	// Set by Envoy's transcoder: the request came as REST. Edge listeners remove it from what comes in.
 	headerOriginalMethod = "x-envoy-original-method"
 )

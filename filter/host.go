@@ -75,14 +75,14 @@ type Proxy interface {
 	Count(c Counter)
 }
 
-// Store is this node's store. The answers of Get, Begin and Commit come through the stream's Got, Begun and Committed,
+// Store is this node's store. Requests are the host's from then on. The answers of Get, Begin and Commit come through the stream's Got, Begun and Committed,
 // later, each exactly once while the stream lives; what arrives afterwards is the host's to dispose of: it must
 // abort the token of a late Begun.
 type Store interface {
 	StoreUp() bool
 	Cached(entityType, key string) (*storev1.State, bool)
-	Get(entityType, key string, subscribe bool, timeout time.Duration)
-	Begin(entityType, key, requestID string, timeout time.Duration)
+	Get(req *storev1.Get, timeout time.Duration)
+	Begin(req *storev1.Begin, timeout time.Duration)
 	Commit(req *storev1.Commit, timeout time.Duration)
 	Abort(entityType, key, token string)
 }
@@ -106,6 +106,8 @@ type StoreError struct {
 	Code    int32
 	Message string
 	Outcome storev1.Outcome
+	// Precondition says that the caller's if-match or if-none-match refused the request.
+	Precondition bool
 }
 
 // Reply is an answer that the filter gives itself.

@@ -79,6 +79,7 @@ type host struct {
 	turn            uint32
 	now             time.Time
 	reply           *filter.Reply
+	begin           *storev1.Begin
 	commit          *storev1.Commit
 	call            uint64
 	noCall          bool
@@ -127,12 +128,27 @@ func (h *host) Cached(string, string) (*storev1.State, bool) {
 	return h.cached, h.cached != nil
 }
 
-func (h *host) Get(typ, key string, subscribe bool, timeout time.Duration) {
-	h.say("get %s/%s subscribe=%v %v", typ, key, subscribe, timeout)
+func (h *host) Get(req *storev1.Get, timeout time.Duration) {
+	h.say("get %s/%s subscribe=%v %v%s", req.Entity.Type, req.Entity.Key, req.Subscribe, timeout, wanted(req.Others, req.IfMatch, false))
 }
 
-func (h *host) Begin(typ, key, id string, timeout time.Duration) {
-	h.say("begin %s/%s %s %v", typ, key, id, timeout)
+func (h *host) Begin(req *storev1.Begin, timeout time.Duration) {
+	h.begin = req
+	h.say("begin %s/%s %s %v%s", req.Entity.Type, req.Entity.Key, req.RequestId, timeout, wanted(req.Others, req.IfMatch, req.IfNoneMatch))
+}
+
+// wanted says what else was asked for.
+func wanted(others []string, match string, absent bool) (out string) {
+	if len(others) > 0 {
+		out = fmt.Sprintf(" others=%q", others)
+	}
+	if match != "" {
+		out += fmt.Sprintf(" match=%q", match)
+	}
+	if absent {
+		out += " absent"
+	}
+	return out
 }
 
 func (h *host) Commit(req *storev1.Commit, timeout time.Duration) {

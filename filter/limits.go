@@ -11,6 +11,9 @@ const (
 	// base64 adds a third; more goes by field carriage.
 	MaxMetadataValue = 4 << 10
 
+	// valueFraming is what protobuf has around so many bytes.
+	valueFraming = 3
+
 	// MaxStateHeader bounds the encoded state header: MaxMetadataValue in base64 with room for type, key and version.
 	// JSON may need more than base64 for the same value, so it is checked too.
 	MaxStateHeader = 7 << 10
@@ -20,6 +23,9 @@ const (
 
 	// MaxIdempotencyKey bounds the caller's Idempotency-Key header; it is hashed, so this only bounds the work.
 	MaxIdempotencyKey = 256
+
+	// MaxVersion bounds the version in a caller's if-match; ours are far shorter.
+	MaxVersion = 64
 
 	// MaxHosts bounds the addresses that a request may be tried at: the first and Envoy's five retries.
 	MaxHosts = 6

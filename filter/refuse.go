@@ -69,7 +69,7 @@ func httpStatus(code int32) int {
 
 // errorReply is the answer to a caller: JSON with its HTTP status for REST, a trailers-only response for gRPC. Envoy
 // makes the latter of any local reply to a gRPC request: status 200, grpc-message from the body.
-func errorReply(rest bool, code int32, message, details string, extra ...[2]string) *Reply {
+func errorReply(rest bool, code int32, message, details string) *Reply {
 	r := &Reply{Status: httpStatus(code), Details: details}
 	if rest {
 		r.Headers = append(r.Headers, [2]string{"content-type", "application/json"})
@@ -80,7 +80,6 @@ func errorReply(rest bool, code int32, message, details string, extra ...[2]stri
 			[2]string{"grpc-status", strconv.Itoa(int(code))})
 		r.Body = []byte(message)
 	}
-	r.Headers = append(r.Headers, extra...)
 	return r
 }
 

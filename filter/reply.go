@@ -21,6 +21,7 @@ func (s *Stream) ReplyHeaders(h Headers, end bool) Action {
 	var (
 		grpc, isJSON                  bool
 		grpcStatus, servedBy, outcome string
+		unmatched, message            string
 		strip                         names
 	)
 	h.All(func(name, value string) {
@@ -35,6 +36,8 @@ func (s *Stream) ReplyHeaders(h Headers, end bool) Action {
 			grpc, isJSON = isGRPC(value), value == "application/json"
 		case "grpc-status":
 			grpcStatus = strings.Clone(value)
+		case "grpc-message":
+			message = strings.Clone(value)
 		case "grpc-encoding":
 			if value != "identity" {
 				s.replyEncoding = strings.Clone(value)
@@ -48,6 +51,8 @@ func (s *Stream) ReplyHeaders(h Headers, end bool) Action {
 				servedBy = strings.Clone(value)
 			case headerOutcome:
 				outcome = strings.Clone(value)
+			case headerPrecondition:
+				unmatched = strings.Clone(value)
 			case s.stateOutHeader():
 				s.stateOut = strings.Clone(value)
 			}
@@ -61,6 +66,10 @@ func (s *Stream) ReplyHeaders(h Headers, end bool) Action {
 		// Envoy tried this node in vain and another one served it, and committed.
 		s.release()
 		s.prepared = false
+	}
+	if s.rest && !here && unmatched != "" && s.phase == phaseService {
+		// The transcoder would make 409 of it, as of any other ABORTED.
+		return s.refusePrecondition(readable(message))
 	}
 	s.mark(h, here, servedBy, outcome, grpcStatus)
 	if s.phase == phaseMessage || s.phase == phaseState {
@@ -110,6 +119,7 @@ func (s *Stream) ReplyHeaders(h Headers, end bool) Action {
 		}
 		return Wait
 	}
+	s.setVersion(h)
 	s.started = true
 	return Continue
 }
@@ -283,11 +293,12 @@ func (s *Stream) ReplyTrailers(h Headers) Action {
 
 // finish takes the changes out of an OK reply that has arrived whole, and commits them.
 func (s *Stream) finish() Action {
-	ops, err := s.operations()
+	out, err := s.changes()
 	switch {
 	case err != nil:
 		return s.refuse(codeInternal, err.Error(), outcomeNone)
-	case !s.commits() || len(ops) == 0:
+	case !s.commits() || !changes(out):
+		s.setVersion(s.host.ReplyHeaders())
 		s.release()
 		s.phase, s.started = phaseReplied, true
 		return Continue
@@ -296,15 +307,16 @@ func (s *Stream) finish() Action {
 	case s.absent:
 		return s.refuse(codeUnavailable, "the change can't be committed: the store is not there", outcomeNotApplied)
 	}
-	s.phase = phaseCommit
+	s.phase, s.expects = phaseCommit, expects(out)
 	// From here on the turn is the commit's: nothing that happens to the caller may take it away.
 	s.spent, s.token = s.token, ""
 	timeout := s.left(CommitTimeout)
 	s.host.Commit(&storev1.Commit{
-		Entity:     &storev1.Entity{Type: s.method.typ.name, Key: s.key},
+		Entity:     s.entity(),
 		RequestId:  s.requestID,
 		Token:      s.spent,
-		Operations: ops,
+		Operations: out.GetOperations(),
+		Others:     out.GetOthers(),
 		TimeoutMs:  uint32(max(timeout-min(timeout/10, CommitMargin), time.Millisecond).Milliseconds()),
 	}, timeout)
 	return Wait
@@ -312,8 +324,8 @@ func (s *Stream) finish() Action {
 
 var errReplyFrame = errors.New("the service's reply is no gRPC message")
 
-// operations reads the changes, and cuts them out where they are in the message.
-func (s *Stream) operations() ([]*holdfastv1.Operation, error) {
+// takeStateOut reads the changes, and cuts them out where they are in the message.
+func (s *Stream) takeStateOut() (*holdfastv1.StateOut, error) {
 	m := s.method
 	if m.service.carriage != configv1.Carriage_CARRIAGE_FIELD {
 		if s.stateOut == "" || !s.commits() {
@@ -348,7 +360,7 @@ func (s *Stream) operations() ([]*holdfastv1.Operation, error) {
 }
 
 // Committed is the answer to Commit.
-func (s *Stream) Committed(_ *storev1.Committed, err *StoreError) {
+func (s *Stream) Committed(c *storev1.Committed, err *StoreError) {
 	if s.phase != phaseCommit {
 		// The caller was told "unknown" at its deadline.
 		return
@@ -356,7 +368,14 @@ func (s *Stream) Committed(_ *storev1.Committed, err *StoreError) {
 	if err == nil {
 		s.host.Count(CountCommits)
 		s.phase, s.started = phaseReplied, true
+		s.version = c.GetState().GetVersion()
+		s.setVersion(s.host.ReplyHeaders())
 		s.host.ContinueReply()
+		return
+	}
+	if err.Outcome == storev1.Outcome_OUTCOME_APPLIED {
+		s.host.Count(CountCommits)
+		s.refuse(codeAlreadyExists, "the change was committed, and its reply was lost: "+err.Message, outcomeApplied)
 		return
 	}
 	if err.Outcome == storev1.Outcome_OUTCOME_UNKNOWN {
@@ -368,7 +387,8 @@ func (s *Stream) Committed(_ *storev1.Committed, err *StoreError) {
 	// The store may have ended the turn with its refusal; giving back what is gone does nothing.
 	s.token = s.spent
 	outcome := outcomeNone
-	if err.Code == codeUnavailable || err.Code == codeAborted {
+	// Who expected another sequence expects it at any node.
+	if err.Code == codeUnavailable || err.Code == codeAborted && !s.expects {
 		outcome = outcomeNotApplied
 	}
 	s.refuse(err.Code, err.Message, outcome)

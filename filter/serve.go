@@ -2,6 +2,8 @@ package filter
 
 import (
 	"errors"
+	"net/http"
+	"strconv"
 
 	"github.com/holdfast-mesh/holdfast/filter/grpcframe"
 	"github.com/holdfast-mesh/holdfast/filter/statefield"
@@ -24,26 +26,24 @@ func (s *Stream) prepare() Action {
 		return s.startWatch()
 	}
 	if m.typ.strong {
-		s.phase = phaseState
-		if s.commits() && !m.readOnly {
-			s.host.Begin(m.typ.name, s.key, s.requestID, s.left(TurnTimeout))
-		} else {
-			s.host.Get(m.typ.name, s.key, false, s.left(StoreTimeout))
-		}
-		return Wait
+		return s.prepareStrong()
 	}
 	if st, ok := s.host.Cached(m.typ.name, s.key); ok {
 		s.host.Count(CountStateHits)
-		return s.handIn(st)
+		return s.handIn(st, nil)
 	}
 	s.host.Count(CountStateMisses)
 	s.phase = phaseState
-	s.host.Get(m.typ.name, s.key, true, s.left(StoreTimeout))
+	s.host.Get(&storev1.Get{Entity: s.entity(), Subscribe: true}, s.left(StoreTimeout))
 	return Wait
 }
 
+func (s *Stream) entity() *storev1.Entity {
+	return &storev1.Entity{Type: s.method.typ.name, Key: s.key}
+}
+
 // Got is the answer to Get.
-func (s *Stream) Got(st *storev1.State, err *StoreError) {
+func (s *Stream) Got(st *storev1.State, others []*storev1.State, err *StoreError) {
 	if s.phase != phaseState {
 		return
 	}
@@ -51,7 +51,7 @@ func (s *Stream) Got(st *storev1.State, err *StoreError) {
 		s.resume(s.withoutState(err))
 		return
 	}
-	s.resume(s.handIn(st))
+	s.resume(s.handIn(st, others))
 }
 
 // Begun is the answer to Begin.
@@ -72,7 +72,7 @@ func (s *Stream) Begun(b *storev1.Begun, err *StoreError) {
 		s.refuse(codeAlreadyExists, "this request was applied before and its reply was lost; it was not run again", outcomeApplied)
 		return
 	}
-	s.resume(s.handIn(b.GetState()))
+	s.resume(s.handIn(b.GetState(), b.GetOthers()))
 }
 
 // resume carries out what was decided after the request had waited.
@@ -83,9 +83,16 @@ func (s *Stream) resume(a Action) {
 }
 
 // handIn gives the service its state and lets the request go on.
-func (s *Stream) handIn(st *storev1.State) Action {
+func (s *Stream) handIn(st *storev1.State, others []*storev1.State) Action {
 	m := s.method
+	if len(others) != len(s.others) {
+		return s.refuse(codeInternal, "the store gave "+strconv.Itoa(len(others))+" further states, not "+strconv.Itoa(len(s.others)), outcomeNone)
+	}
+	s.version = st.GetVersion()
 	in := stateIn(m.typ.name, s.key, st, nil)
+	for i, other := range others {
+		in.Others = append(in.Others, stateIn(m.typ.name, s.others[i], other, nil))
+	}
 	if m.service.carriage == configv1.Carriage_CARRIAGE_FIELD {
 		if m.in == 0 {
 			return s.forward()
@@ -99,7 +106,7 @@ func (s *Stream) handIn(st *storev1.State) Action {
 	value, err := stateHeader(m.service.carriage, in)
 	if err != nil {
 		code := int32(codeInternal)
-		if errors.Is(err, errStateTooLarge) {
+		if errors.Is(err, errStateTooLarge) || errors.Is(err, errStatesTooLarge) {
 			code = codeResourceExhausted
 		}
 		return s.refuse(code, err.Error(), outcomeNone)
@@ -162,6 +169,9 @@ func (s *Stream) withField(payload []byte, set bool) (msg []byte, changed bool, 
 
 // withoutState decides about a request whose state can't be had: another node, on without it, or an error.
 func (s *Stream) withoutState(err *StoreError) Action {
+	if err.Precondition {
+		return s.refusePrecondition(err.Message)
+	}
 	if err.Code != codeUnavailable && err.Code != codeAborted {
 		return s.refuse(err.Code, err.Message, outcomeNone)
 	}
@@ -227,22 +237,32 @@ func (s *Stream) Closed() {
 
 // refuse answers the caller with an error.
 func (s *Stream) refuse(code int32, message, outcome string) Action {
+	return s.reply(errorReply(s.rest, code, message, "holdfast"), outcome, false)
+}
+
+// reply answers the caller with an error. precondition says that it is the caller's own condition that does not hold.
+func (s *Stream) reply(r *Reply, outcome string, precondition bool) Action {
 	s.release()
 	if s.phase != phaseCommit {
 		s.host.Count(CountRefused)
 	}
 	s.phase = phaseReplied
-	extra := make([][2]string, 0, 2)
+	if precondition {
+		r.Status = http.StatusPreconditionFailed
+	}
 	// not-applied is for the edge in front of us; the caller reads it from the status.
 	if outcome != outcomeNone && (!s.cfg.edge || outcome != outcomeNotApplied) {
-		extra = append(extra, [2]string{headerOutcome, outcome})
+		r.Headers = append(r.Headers, [2]string{headerOutcome, outcome})
 	}
 	switch {
 	case !s.cfg.edge:
-		extra = append(extra, [2]string{headerServedBy, s.cfg.node})
+		r.Headers = append(r.Headers, [2]string{headerServedBy, s.cfg.node})
+		if precondition {
+			r.Headers = append(r.Headers, [2]string{headerPrecondition, "failed"})
+		}
 	case s.explain && s.prepared:
-		extra = append(extra, [2]string{headerExplain, "node=" + s.cfg.node})
+		r.Headers = append(r.Headers, [2]string{headerExplain, "node=" + s.cfg.node})
 	}
-	s.host.LocalReply(errorReply(s.rest, code, message, "holdfast", extra...))
+	s.host.LocalReply(r)
 	return Replied
 }

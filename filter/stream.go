@@ -44,9 +44,17 @@ type Stream struct {
 	deadline                     time.Time // zero: the caller set none
 	key, requestID, token, spent string
 	idempotency, encoding        string
-	replyEncoding, stateOut      string
-	lost                         string // why another node, which may have committed, has not answered
-	replyStatus                  int
+	ifMatch, ifNoneMatch         string // as the caller wrote them
+	ifMatches                    bool   // there is more than one of either
+	// others are the keys of further entities.
+	others []string
+	// expects: the service's changes name the sequence that they follow.
+	expects bool
+	// version of a strong entity whose state was given.
+	version                 string
+	replyEncoding, stateOut string
+	lost                    string // why another node, which may have committed, has not answered
+	replyStatus             int
 
 	// req is the request's body so far, until the request has gone on; frame is the length of its first frame, and
 	// message that frame's message, decompressed.
@@ -101,6 +109,12 @@ func (s *Stream) RequestHeaders(h Headers, end bool) Action {
 			if s.idempotency == "" {
 				s.idempotency = strings.Clone(value)
 			}
+		case "if-match":
+			s.ifMatches = s.ifMatches || s.ifMatch != ""
+			s.ifMatch = strings.Clone(value)
+		case "if-none-match":
+			s.ifMatches = s.ifMatches || s.ifNoneMatch != ""
+			s.ifNoneMatch = strings.Clone(value)
 		case headerOriginalMethod:
 			s.rest = s.cfg.edge
 		default:
@@ -277,6 +291,11 @@ func (s *Stream) route() Action {
 		return s.refuse(codeInvalidArgument, why, outcomeNone)
 	}
 	s.key = key
+	if s.method.others != nil && s.wantsState() {
+		if s.others, err = s.method.others.FromMessage(s.message, key); err != nil {
+			return s.refuseOthers(err)
+		}
+	}
 	// A read may run twice, so nobody asks for its id.
 	if !s.method.readOnly && (s.cfg.edge || s.requestID == "") {
 		s.requestID = s.newRequestID()

@@ -46,7 +46,7 @@ func TestMissAsksTheStore(t *testing.T) {
 	is(t, "request", h.open("/a.S/Read", frame(request("k")), [2]string{"holdfast-request-id", "r1"}), filter.Wait)
 	h.took("get T/k subscribe=true 10s")
 	is(t, "more body", h.s.RequestBody(piece(nil), true), filter.Wait)
-	h.s.Got(counter(1), nil)
+	h.s.Got(counter(1), nil, nil)
 	h.took("continue request")
 	is(t, "value", h.gave().Value.GetGcounter(), uint64(1))
 	is(t, "reply", h.answer(frame(nil)), filter.Continue)

@@ -238,8 +238,8 @@ func (s *Stream) CallData(id uint64, b Body) {
 			return
 		}
 		if found {
-			ops, err := parseStateField(s.method, payload)
-			if err != nil || len(ops) > 0 {
+			out, err := parseStateField(s.method, payload)
+			if err != nil || changes(out) {
 				s.endWatch(codeInternal, "a watch can't change state", outcomeNone)
 				return
 			}
@@ -274,7 +274,7 @@ func (s *Stream) CallTrailers(id uint64, h Headers) {
 		return
 	}
 	if out != "" && s.commits() {
-		if ops, err := parseStateOut(s.method.service.carriage, out); err != nil || len(ops) > 0 {
+		if out, err := parseStateOut(s.method.service.carriage, out); err != nil || changes(out) {
 			s.endWatch(codeInternal, "a watch can't change state", outcomeNone)
 			return
 		}

@@ -17,6 +17,7 @@ import (
 	holdfastv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/v1"
 	"github.com/holdfast-mesh/holdfast/statestore/crdt"
 	"github.com/holdfast-mesh/holdfast/statestore/refusal"
+	"github.com/holdfast-mesh/holdfast/statestore/strong/entity"
 	"github.com/holdfast-mesh/holdfast/statestore/wal"
 )
 
@@ -34,8 +35,9 @@ type configuration struct {
 // entityType is one of a configuration. Immutable.
 type entityType struct {
 	*configv1.EntityType
-	// shape is nil for a strong type.
-	shape *configv1.Shape
+	// shape is nil for a strong type, strong for every other.
+	shape  *configv1.Shape
+	strong *entity.Type
 	// votes: the value depends on the placement.
 	votes          bool
 	passivateAfter time.Duration
@@ -52,10 +54,12 @@ func parseType(t *configv1.EntityType) (*entityType, error) {
 		et.passivateAfter = d.AsDuration()
 	}
 	if strongType(t) {
-		if t.Model != configv1.Model_MODEL_VALUE {
-			return nil, fmt.Errorf("a strong type's model is value, not %s", crdt.Describe(&configv1.Shape{Model: t.Model}))
-		}
-		return et, nil
+		var err error
+		et.strong, err = entity.NewType(t)
+		return et, err
+	}
+	if t.Model == configv1.Model_MODEL_EVENT_SOURCED {
+		return nil, fmt.Errorf("model event_sourced is for strong types, not for %s ones", consistencyName(t.Consistency))
 	}
 	et.shape = crdt.ShapeOf(t)
 	if d := t.GetTtl(); d.IsValid() && d.AsDuration() > 0 {
@@ -177,7 +181,8 @@ func (e *Engine) configure(c *configuration) error {
 	if err != nil {
 		return refusal.NotApplied(codes.Unavailable, "configure: keep on disk: %v", err)
 	}
-	e.config.Store(c)
+	e.refresh(e.config.Load(), c)
+	e.enforce(c)
 	e.links.Load().Configured(c.raw)
 	e.placed(c)
 	return nil
@@ -205,8 +210,16 @@ func (e *Engine) loadConfiguration() error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", e.configurationPath(), err)
 	}
-	e.config.Store(c)
+	e.enforce(c)
 	return nil
+}
+
+// enforce puts a configuration in force.
+func (e *Engine) enforce(c *configuration) {
+	e.config.Store(c)
+	if len(e.strongTypes()) > 0 {
+		e.strong.Start()
+	}
 }
 
 // placedHere tells whether the placement names this store for the slot. One without members is a store's alone.

@@ -51,6 +51,7 @@ type Engine struct {
 	identities registry
 	subs       subscriptions
 	joins      joins
+	fresh      atomic.Pointer[fresh]
 
 	// queueMu lets Close wait for senders; closed is under it.
 	queueMu sync.RWMutex
@@ -100,12 +101,13 @@ func Open(cfg Config) (*Engine, error) {
 	e.parking.init()
 	e.backlog.init()
 	e.counters.init()
+	e.strong = newCommands(e)
+	e.Connect(Links{})
 	if err := e.load(); err != nil {
+		e.strong.Close()
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	e.begin()
-	e.strong = newCommands(e)
-	e.Connect(Links{})
 	go e.commitLoop()
 	return e, nil
 }

@@ -1,6 +1,7 @@
 package statestore
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,7 +14,8 @@ import (
 )
 
 // joins are the slots for which the placement does not name this store, and that it keeps a replica of because requests
-// for them come here. It gets one from the placed replicas, answers from it while it is used, and lets it go again.
+// for them come here. It gets one from the placed replicas, answers from it while it is used, and lets it go again. Those
+// that are fresh are in it while they are filled.
 type joins struct {
 	// mu guards slots. Who answers from a joined slot holds it for reading: a slot is let go between answers only.
 	mu    sync.RWMutex
@@ -27,18 +29,25 @@ type slotID struct {
 
 // join is a slot's.
 type join struct {
-	// joined says that a placed replica has filled the slot; waiting are called once it has, or can't.
-	joined  bool
-	waiting []func(error)
-	// leaving says that the placed replicas are asked whether they have all of it.
-	leaving bool
+	// joined says that a placed replica has filled the slot.
+	joined bool
+	// waiting are told once one has, or can't. While there are any, one is asked, until asked.
+	waiting []waiting
+	asked   time.Time
+	// leaving says that the placed replicas are asked whether they have all of it; wanted, that it was asked for since.
+	leaving, wanted bool
+}
+
+type waiting struct {
+	deadline time.Time
+	then     func(error)
 }
 
 func (j *joins) init() { j.slots = map[slotID]*join{} }
 
 // ready calls then, at once or later, when the slot may be read and changed here.
 func (e *Engine) ready(typ *entityType, slot uint32, deadline time.Time, then func(error)) {
-	if e.config.Load().placedHere(typ, slot, e.cfg.Node) {
+	if e.config.Load().placedHere(typ, slot, e.cfg.Node) && !e.fresh.Load().has(typ.Type, slot) {
 		then(nil)
 		return
 	}
@@ -69,12 +78,13 @@ func (e *Engine) join(id slotID, deadline time.Time, then func(error)) {
 		then(refusal.NotApplied(codes.ResourceExhausted, "%d requests wait for slot %d of %s already", maxJoinWaiters, id.slot, id.typ))
 		return
 	}
-	// One that is being let go is asked for again when that is over.
-	first := !j.joined && !j.leaving && len(j.waiting) == 0
-	if !first { // Who asked, or who lets the slot go, has a deadline of its own.
+	first := !j.joined && len(j.waiting) == 0
+	if first { // Of a slot that is being let go, too: that may take as long as a replica is away.
+		j.asked, j.wanted = deadline, j.leaving
+	} else { // Who asked first has another deadline.
 		then = until(deadline, id, then)
 	}
-	j.waiting = append(j.waiting, then)
+	j.waiting = append(j.waiting, waiting{deadline, then})
 	joined := j.joined
 	e.joins.mu.Unlock()
 	switch {
@@ -95,7 +105,7 @@ func until(deadline time.Time, id slotID, then func(error)) func(error) {
 	}
 	timer := time.AfterFunc(time.Until(deadline), func() {
 		once(refusal.NotApplied(codes.Unavailable,
-			"this store is not a replica of slot %d of %s, and did not get one in time", id.slot, id.typ))
+			"this store is not a replica of slot %d of %s, or not a full one yet, and did not get one in time", id.slot, id.typ))
 	})
 	return func(err error) {
 		timer.Stop()
@@ -104,16 +114,32 @@ func until(deadline time.Time, id slotID, then func(error)) func(error) {
 }
 
 func (e *Engine) askToJoin(id slotID, deadline time.Time) {
-	e.links.Load().Replicas.Join(id.typ, id.slot, deadline, func(err error) {
+	r, fill := e.links.Load().Replicas, e.placedSlot(id)
+	ask := r.Join
+	if fill {
+		ask = r.Fill
+	}
+	ask(id.typ, id.slot, deadline, func(err error) {
+		if err == nil && fill && !e.placedSlot(id) { // It was placed elsewhere meanwhile, and brings no deltas here.
+			e.askToJoin(id, deadline)
+			return
+		}
 		if err != nil {
 			err = refusal.NotApplied(codes.Unavailable,
-				"this store is not a replica of slot %d of %s, and got none from one in time: %v", id.slot, id.typ, err)
+				"this store is not a replica of slot %d of %s, or not a full one yet, and got none from one in time: %v", id.slot, id.typ, err)
 		}
 		e.joined(id, err)
 	})
 }
 
-// joined calls those who wait.
+// placedSlot tells whether the placement names this store for a slot.
+func (e *Engine) placedSlot(id slotID) bool {
+	c := e.config.Load()
+	t := c.types[id.typ]
+	return t != nil && t.shape != nil && c.placedHere(t, id.slot, e.cfg.Node)
+}
+
+// joined calls those who wait. Where nobody was reached until the deadline of the first, one is asked for the others.
 func (e *Engine) joined(id slotID, err error) {
 	e.joins.mu.Lock()
 	j := e.joins.slots[id]
@@ -121,34 +147,55 @@ func (e *Engine) joined(id slotID, err error) {
 		j = &join{}
 		e.joins.slots[id] = j
 	}
-	waiting := j.waiting
+	over := j.waiting
 	j.waiting = nil
-	if err == nil {
+	if err != nil && !time.Now().Before(j.asked) {
+		for _, w := range over {
+			if w.deadline.After(j.asked) {
+				j.waiting = append(j.waiting, w)
+			}
+		}
+		over = slices.DeleteFunc(over, func(w waiting) bool { return w.deadline.After(j.asked) })
+	}
+	var again time.Time
+	for _, w := range j.waiting {
+		if w.deadline.After(again) {
+			again = w.deadline
+		}
+	}
+	switch j.asked = again; {
+	case err == nil && e.placedSlot(id):
+		e.fresh.Load().filled(id.typ, id.slot)
+		delete(e.joins.slots, id)
+	case err == nil:
 		j.joined = true
 		// Nobody may let the slot go before these have been answered from it.
 		e.index.Use(id.typ, id.slot)
-	} else if !j.joined && !j.leaving {
+	case !j.joined && !j.leaving && len(j.waiting) == 0:
 		delete(e.joins.slots, id)
 	}
 	e.joins.mu.Unlock()
+	if !again.IsZero() {
+		e.askToJoin(id, again)
+	}
 	e.joins.mu.RLock()
 	defer e.joins.mu.RUnlock()
-	for _, then := range waiting {
-		then(err)
+	for _, w := range over {
+		w.then(err)
 	}
 }
 
 // closeJoins refuses all who wait for a slot.
 func (e *Engine) closeJoins() {
 	e.joins.mu.Lock()
-	var waiting []func(error)
+	var over []waiting
 	for _, j := range e.joins.slots {
-		waiting = append(waiting, j.waiting...)
+		over = append(over, j.waiting...)
 		j.waiting = nil
 	}
 	e.joins.mu.Unlock()
-	for _, then := range waiting {
-		then(errClosed)
+	for _, w := range over {
+		w.then(errClosed)
 	}
 }
 
@@ -226,18 +273,17 @@ func (e *Engine) left(typ *entityType, s *slots.Slot, seen *crdt.Context, covere
 		e.joins.mu.Unlock()
 		return
 	}
-	j.leaving = false
+	if j.leaving = false; j.wanted { // Replicas.Join took it back.
+		covered, j.wanted = false, false
+	}
 	// Once covered nothing comes from the others any more: who wants it has to join anew.
 	j.joined = j.joined && !covered
-	again := !j.joined && len(j.waiting) > 0
-	idle := !j.joined && !again
+	idle := !j.joined && len(j.waiting) == 0
 	if idle {
 		delete(e.joins.slots, id)
 	}
 	e.joins.mu.Unlock()
 	switch {
-	case again:
-		e.askToJoin(id, time.Now().Add(defaultDeadline))
 	case idle && e.subs.hasSlot(id.typ, id.slot): // Subscribed meanwhile.
 		e.join(id, time.Time{}, func(error) {})
 	case idle && covered && seen != nil && s.Seen().Equal(seen) && !e.config.Load().placedHere(typ, s.Number, e.cfg.Node):

@@ -49,6 +49,8 @@ func (w *waits) Await(_ string, _ uint32, dot crdt.Dot, level configv1.WriteLeve
 
 func (w *waits) Join(_ string, _ uint32, _ time.Time, done func(error)) { done(nil) }
 
+func (w *waits) Fill(_ string, _ uint32, _ time.Time, done func(error)) { done(nil) }
+
 func (w *waits) Leave(_ string, _ uint32, _ *crdt.Context, _ time.Time, done func(bool)) { done(false) }
 func (w *waits) AskRights(string, string, uint64)                                        {}
 

@@ -35,6 +35,9 @@ const (
 	defaultDeadline = 5 * time.Second
 	// leaveTimeout is how long the placed replicas are asked whether they have all of a slot; a later sweep asks again.
 	leaveTimeout = 30 * time.Second
+	// freshTime is how long a slot that the placement gave this store is not served before it was filled: twice what it
+	// takes to fill a store with a million entities.
+	freshTime = 30 * time.Second
 	// rightsRetry is how often other stores are asked for rights while a change waits for them.
 	rightsRetry = 200 * time.Millisecond
 	// maxJoinWaiters is how many requests wait for one slot, maxParked how many changes for rights.

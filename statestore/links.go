@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/holdfast-mesh/holdfast/internal/fenced"
 	configv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/config/v1"
 	replicationv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/replication/v1"
 	storev1 "github.com/holdfast-mesh/holdfast/proto/holdfast/store/v1"
@@ -26,9 +27,13 @@ type Replicas interface {
 	// true once as many of the placed replicas as the level says have the dot on their disk, false at the deadline: then
 	// nobody knows.
 	Await(typ string, slot uint32, dot crdt.Dot, level configv1.WriteLevel, deadline time.Time, done func(reached bool))
-	// Join asks for deltas of a slot for which this store is not placed, and fills it once from a placed replica.
+	// Join asks for deltas of a slot for which this store is not placed, and fills it once from a placed replica. It takes a
+	// Leave of the slot that is under way back, as not covered.
 	Join(typ string, slot uint32, deadline time.Time, done func(error))
-	// Leave ends that, done(true), once all placed replicas have seen all of seen; done(false) at the deadline: it goes on.
+	// Fill fills a slot for which this store is placed, and was not, once from a store that kept it before. That there is
+	// none is no error.
+	Fill(typ string, slot uint32, deadline time.Time, done func(error))
+	// Leave ends a Join, done(true), once all placed replicas have seen all of seen; done(false) at the deadline: it goes on.
 	Leave(typ string, slot uint32, seen *crdt.Context, deadline time.Time, done func(covered bool))
 	// AskRights asks other stores for rights of a bounded counter; they come as deltas.
 	AskRights(typ, key string, amount uint64)
@@ -71,6 +76,8 @@ func (noReplicas) Join(_ string, _ uint32, _ time.Time, done func(error)) {
 	done(refusal.NotApplied(codes.Unavailable, "this store is not placed for the entity, and has no peers to get it from"))
 }
 
+func (noReplicas) Fill(_ string, _ uint32, _ time.Time, done func(error)) { done(nil) }
+
 func (noReplicas) Leave(_ string, _ uint32, _ *crdt.Context, _ time.Time, done func(bool)) {
 	done(false)
 }
@@ -92,13 +99,24 @@ func errNoEtcd() error {
 func (noCommitter) Claim(context.Context, string, uint32) (string, int64, error) {
 	return "", 0, errNoEtcd()
 }
-func (noCommitter) Held(string, uint32, int64) bool { return false }
-func (noCommitter) Load(context.Context, string, uint32, string) ([]byte, bool, int64, []string, error) {
-	return nil, false, 0, nil, errNoEtcd()
+func (noCommitter) Owner(context.Context, string, uint32) (string, error) { return "", nil }
+func (noCommitter) Held(string, uint32, int64) bool                       { return false }
+func (noCommitter) Up() bool                                              { return false }
+
+func (noCommitter) Vacated(context.Context, string, uint32, string) error { return errNoEtcd() }
+
+func (noCommitter) Load(context.Context, string, uint32, string) ([]byte, int64, error) {
+	return nil, 0, errNoEtcd()
 }
 
-func (noCommitter) Commit(context.Context, string, uint32, int64, string, int64, []byte, bool, []string) (int64, error) {
-	return 0, errNoEtcd()
+func (noCommitter) Cells(context.Context, string, uint32, string, string, string, int) ([]fenced.Cell, bool, error) {
+	return nil, false, errNoEtcd()
 }
-func (noCommitter) Up() bool                                              { return false }
-func (noCommitter) Owner(context.Context, string, uint32) (string, error) { return "", nil }
+
+func (noCommitter) Commit(context.Context, []fenced.Write) (int64, error) { return 0, errNoEtcd() }
+
+func (noCommitter) Changed(context.Context, string, uint32, string, int64) error { return errNoEtcd() }
+
+func (noCommitter) Due(context.Context, string, time.Time, int) ([]fenced.Mark, error) {
+	return nil, errNoEtcd()
+}

@@ -30,6 +30,9 @@ type pair struct {
 	cut    bool
 	joins  int
 	leaves int
+	fills  int
+	// filling: fills take a comparison.
+	filling bool
 }
 
 // end is one store's end of the wire.
@@ -90,6 +93,18 @@ func (w end) Join(typ string, slot uint32, _ time.Time, done func(error)) {
 		r.run()
 		done(nil)
 	})
+}
+
+// Fill is Join of a slot that this store is placed for, too.
+func (w end) Fill(typ string, slot uint32, deadline time.Time, done func(error)) {
+	w.p.mu.Lock()
+	w.p.fills++
+	w.p.mu.Unlock()
+	if !w.p.filling {
+		done(nil)
+		return
+	}
+	w.Join(typ, slot, deadline, done)
 }
 
 func (w end) Leave(typ string, slot uint32, seen *crdt.Context, _ time.Time, done func(bool)) {

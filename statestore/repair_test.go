@@ -17,14 +17,15 @@ import (
 
 func view(t *testing.T, e *statestore.Engine, ent *storev1.Entity, sub statestore.Subscriber) *storev1.State {
 	t.Helper()
-	var state *storev1.State
+	// Whoever fills the slot first answers all that wait for it.
+	answer := make(chan *storev1.State, 1)
 	e.View(ent, time.Time{}, sub, func(s *storev1.State, err error) {
 		if err != nil {
 			t.Error(err)
 		}
-		state = s
+		answer <- s
 	})
-	return state
+	return <-answer
 }
 
 // repair runs a round of anti-entropy for each slot that differs, a opening, and returns how many states were sent.

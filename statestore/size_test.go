@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/holdfast-mesh/holdfast/internal/placement"
+	configv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/config/v1"
 	replicationv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/replication/v1"
 	holdfastv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/v1"
 	"github.com/holdfast-mesh/holdfast/statestore"
@@ -21,7 +22,9 @@ func large(t *testing.T, stores, entries, size int) []*replicationv1.Delta {
 		e := open(t, statestore.Config{Dir: t.TempDir()})
 		c := testConfigure(1)
 		for _, typ := range c.Types {
-			typ.MaxStateBytes = 1 << 20
+			if typ.Consistency != configv1.Consistency_CONSISTENCY_STRONG {
+				typ.MaxStateBytes = 1 << 20
+			}
 		}
 		if err := e.Configure(context.Background(), c); err != nil {
 			t.Fatal(err)

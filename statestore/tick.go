@@ -20,6 +20,7 @@ type sweep struct {
 func (e *Engine) tick() {
 	e.index.Tick(e.uptime())
 	e.tickParked()
+	e.ripen()
 	if len(e.sweep.slots) == 0 {
 		e.beginSweep()
 	}

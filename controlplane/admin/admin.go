@@ -1,9 +1,10 @@
 // Package admin is the control plane's API for people's tools: HTTP and JSON on a Unix socket.
 //
-//	GET  /v1/proxies            what each Envoy was sent, and whether it took it
-//	GET  /v1/config             what is configured, what was refused and why
-//	GET  /v1/keys/{type}/{key}  an entity as each store has it; the key is percent-encoded
-//	POST /v1/check              whether every part is well, as far as the control plane sees
+//	GET  /v1/proxies               what each Envoy was sent, and whether it took it
+//	GET  /v1/config                what is configured, what was refused and why
+//	GET  /v1/keys/{type}/{key}     an entity as each store has it; the key is percent-encoded
+//	GET  /v1/history/{type}/{key}  an event-sourced entity's events, a line of JSON each; ?from=SEQUENCE, ?follow=true
+//	POST /v1/check                 whether every part is well, as far as the control plane sees
 //	GET  /readyz, /metrics
 //
 // It shows and asks; nothing is changed through it. Whoever reaches the socket may read every entity: it belongs in a
@@ -18,9 +19,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -38,6 +37,9 @@ type Source interface {
 	Config() Config
 	// Inspect looks at an entity on every node. ErrNotFound: the type is not configured.
 	Inspect(ctx context.Context, entityType, key string) (*Key, error)
+	// History calls send for each event of an event-sourced entity in order, at least once, and goes on until ctx is done
+	// where that is asked for. ErrNotFound: the type is not configured. ErrRefused: it has no events, or they were deleted.
+	History(ctx context.Context, r HistoryRequest, send func(*HistoryLine) error) error
 	// Ready is nil where the Envoys are given a configuration.
 	Ready() error
 }
@@ -50,6 +52,7 @@ func Handler(s Source, gatherer prometheus.Gatherer) http.Handler {
 	})
 	mux.HandleFunc("GET /v1/config", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, s.Config()) })
 	mux.HandleFunc("GET /v1/keys/", func(w http.ResponseWriter, r *http.Request) { key(w, r, s) })
+	mux.HandleFunc("GET /v1/history/", func(w http.ResponseWriter, r *http.Request) { history(w, r, s) })
 	mux.HandleFunc("POST /v1/check", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, check(s)) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if err := s.Ready(); err != nil {
@@ -75,12 +78,8 @@ func reply(w http.ResponseWriter, code int, body any) {
 }
 
 func key(w http.ResponseWriter, r *http.Request, s Source) {
-	// The mux has decoded the path; the key may hold a slash, so it is taken apart before decoding.
-	rest := strings.TrimPrefix(r.URL.EscapedPath(), "/v1/keys/")
-	rawType, rawKey, _ := strings.Cut(rest, "/")
-	entityType, err1 := url.PathUnescape(rawType)
-	entityKey, err2 := url.PathUnescape(rawKey)
-	if err := errors.Join(err1, err2); err != nil || entityType == "" || entityKey == "" || len(rest) > maxKey {
+	entityType, entityKey, err := entityOf(r, "/v1/keys/")
+	if err != nil {
 		reply(w, http.StatusBadRequest, Error{"write /v1/keys/TYPE/KEY, both percent-encoded"})
 		return
 	}

@@ -3,11 +3,13 @@ package resolve
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -37,9 +39,12 @@ type Service struct {
 type compiler struct {
 	spec  *v1alpha1.ServiceSpec
 	marks marks
+	files *protoregistry.Files
 	out   *Service
-	// in and out count the marked fields that were found.
+	// stateIn and stateOut count the marked fields that were found.
 	stateIn, stateOut int
+	// value is the message that a state field is of, where it is the user's own.
+	value protoreflect.MessageDescriptor
 }
 
 // Compile checks s against its descriptors. An error names the method or field and the remedy.
@@ -48,7 +53,7 @@ func Compile(s *v1alpha1.StatefulService, d *Descriptors) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("StatefulService %s: %w", s.Metadata.Name, err)
 	}
-	c := &compiler{spec: &s.Spec, marks: newMarks(files), out: &Service{
+	c := &compiler{spec: &s.Spec, marks: newMarks(files), files: files, out: &Service{
 		Type: entityType(&s.Spec.Entity),
 		Config: &configv1.Service{
 			Name:       s.Spec.Service,
@@ -104,6 +109,9 @@ func (c *compiler) method(m protoreflect.MethodDescriptor) error {
 			return err
 		}
 	}
+	if err := c.others(m, method); err != nil {
+		return err
+	}
 	c.out.Config.Methods = append(c.out.Config.Methods, method)
 	return nil
 }
@@ -117,6 +125,13 @@ func (c *compiler) whole() error {
 		default:
 			return fmt.Errorf("no request has a marked key; mark a field with (holdfast.v1.entity_key) = true, or write spec.entity.key: {field: PATH} or {header: NAME}")
 		}
+	}
+	several := func(m *configv1.Method) bool { return len(m.GetOtherKeys()) > 0 }
+	if len(e.Key.Others) > 0 && !slices.ContainsFunc(c.out.Config.Methods, several) {
+		return fmt.Errorf("no request has a field of %s; correct spec.entity.key.others", strings.Join(e.Key.Others, ", "))
+	}
+	if err := c.valueMessage(); err != nil {
+		return err
 	}
 	if c.out.Config.Carriage != configv1.Carriage_CARRIAGE_FIELD {
 		return nil
@@ -138,17 +153,24 @@ var modes = map[string]configv1.Mode{
 }
 
 var models = map[string]configv1.Model{
-	v1alpha1.ModelValue:      configv1.Model_MODEL_VALUE,
-	v1alpha1.ModelGCounter:   configv1.Model_MODEL_GCOUNTER,
-	v1alpha1.ModelPNCounter:  configv1.Model_MODEL_PNCOUNTER,
-	v1alpha1.ModelBCounter:   configv1.Model_MODEL_BCOUNTER,
-	v1alpha1.ModelGSet:       configv1.Model_MODEL_GSET,
-	v1alpha1.ModelORSet:      configv1.Model_MODEL_ORSET,
-	v1alpha1.ModelLWW:        configv1.Model_MODEL_LWW,
-	v1alpha1.ModelMVRegister: configv1.Model_MODEL_MVREGISTER,
-	v1alpha1.ModelFlag:       configv1.Model_MODEL_FLAG,
-	v1alpha1.ModelVote:       configv1.Model_MODEL_VOTE,
-	v1alpha1.ModelORMap:      configv1.Model_MODEL_ORMAP,
+	v1alpha1.ModelValue:        configv1.Model_MODEL_VALUE,
+	v1alpha1.ModelEventSourced: configv1.Model_MODEL_EVENT_SOURCED,
+	v1alpha1.ModelGCounter:     configv1.Model_MODEL_GCOUNTER,
+	v1alpha1.ModelPNCounter:    configv1.Model_MODEL_PNCOUNTER,
+	v1alpha1.ModelBCounter:     configv1.Model_MODEL_BCOUNTER,
+	v1alpha1.ModelGSet:         configv1.Model_MODEL_GSET,
+	v1alpha1.ModelORSet:        configv1.Model_MODEL_ORSET,
+	v1alpha1.ModelLWW:          configv1.Model_MODEL_LWW,
+	v1alpha1.ModelMVRegister:   configv1.Model_MODEL_MVREGISTER,
+	v1alpha1.ModelFlag:         configv1.Model_MODEL_FLAG,
+	v1alpha1.ModelVote:         configv1.Model_MODEL_VOTE,
+	v1alpha1.ModelORMap:        configv1.Model_MODEL_ORMAP,
+}
+
+// encodings has no entry for bytes: of those nothing is known.
+var encodings = map[string]configv1.ValueEncoding{
+	v1alpha1.EncodingJSON:  configv1.ValueEncoding_VALUE_ENCODING_JSON,
+	v1alpha1.EncodingProto: configv1.ValueEncoding_VALUE_ENCODING_PROTO,
 }
 
 // writes has no entry for the empty word: strong types have no level.
@@ -193,6 +215,13 @@ func entityType(e *v1alpha1.Entity) *configv1.EntityType {
 	}
 	if e.TTL != 0 {
 		t.Ttl = durationpb.New(time.Duration(e.TTL))
+		t.TtlByUse = e.TTLFrom == v1alpha1.TTLFromUse
+	}
+	if v := e.Model.Value; v != nil {
+		t.ValueEncoding = encodings[v.Encoding]
+	}
+	if s := e.Model.EventSourced; s != nil {
+		t.SnapshotEvery, t.Folded = uint32(s.SnapshotEvery), s.State == v1alpha1.StateFolded
 	}
 	if e.Model.ORMap != nil {
 		t.Values = shape(e.Model.ORMap.Values)

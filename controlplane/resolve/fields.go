@@ -17,7 +17,7 @@ func (c *compiler) key(in protoreflect.MessageDescriptor) (*configv1.KeySource, 
 	case k.Header != "":
 		return &configv1.KeySource{Header: k.Header}, nil
 	case k.Field != "":
-		path, err := fieldPath(in, strings.Split(k.Field, "."))
+		path, err := fieldPath(in, strings.Split(k.Field, "."), "spec.entity.key.field", false)
 		if path == nil || err != nil {
 			return nil, err
 		}
@@ -39,7 +39,7 @@ func (c *compiler) key(in protoreflect.MessageDescriptor) (*configv1.KeySource, 
 	slices.SortFunc(marked, func(a, b protoreflect.FieldDescriptor) int { return int(a.Number()) - int(b.Number()) })
 	out := &configv1.KeySource{}
 	for _, f := range marked {
-		path, err := fieldPath(in, []string{string(f.Name())})
+		path, err := fieldPath(in, []string{string(f.Name())}, "", false)
 		if err != nil {
 			return nil, err
 		}
@@ -48,8 +48,72 @@ func (c *compiler) key(in protoreflect.MessageDescriptor) (*configv1.KeySource, 
 	return out, nil
 }
 
-// fieldPath resolves names from a message on. It returns nil where the message doesn't have the first.
-func fieldPath(in protoreflect.MessageDescriptor, names []string) (*configv1.FieldPath, error) {
+// otherKeys finds the fields of a request that name further entities: those that the configuration says, else the marked
+// ones.
+func (c *compiler) otherKeys(in protoreflect.MessageDescriptor) ([]*configv1.FieldPath, error) {
+	var out []*configv1.FieldPath
+	add := func(names []string) error {
+		path, err := fieldPath(in, names, "spec.entity.key.others", true)
+		if path != nil {
+			out = append(out, path)
+		}
+		return err
+	}
+	if others := c.spec.Entity.Key.Others; len(others) > 0 {
+		for _, other := range others {
+			if err := add(strings.Split(other, ".")); err != nil {
+				return nil, err
+			}
+		}
+		return out, nil
+	}
+	for i := range in.Fields().Len() {
+		f := in.Fields().Get(i)
+		if !c.marks.has(f, otherKeyMark) {
+			continue
+		}
+		if c.marks.key(f) {
+			return nil, fmt.Errorf("%s is marked both as the key and as one of the others; take one mark off", f.FullName())
+		}
+		if err := add([]string{string(f.Name())}); err != nil {
+			return nil, err
+		}
+	}
+	if len(out) > maxKeyParts {
+		return nil, fmt.Errorf("%d fields of %s are marked (%s), at most %d may be; make them one repeated field", len(out), in.FullName(), otherKeyMark.name, maxKeyParts)
+	}
+	if nested := c.markedBelow(in, otherKeyMark); nested != nil {
+		return nil, fmt.Errorf("%s is marked (%s) below the message itself; name its path in spec.entity.key.others, or move it to %s", nested.FullName(), otherKeyMark.name, in.FullName())
+	}
+	return out, nil
+}
+
+// others adds the keys of further entities to a method whose state fields are known.
+func (c *compiler) others(m protoreflect.MethodDescriptor, out *configv1.Method) error {
+	paths, err := c.otherKeys(m.Input())
+	if err != nil || len(paths) == 0 {
+		return err
+	}
+	const one = "names further entities, and "
+	switch t := c.out.Type; {
+	case t.Consistency != configv1.Consistency_CONSISTENCY_STRONG:
+		return fmt.Errorf(one + "only those of a strong type change as one; take the mark off, or write consistency: strong")
+	case out.Watch:
+		return fmt.Errorf(one + "a watch is of one entity; take the mark off")
+	case len(out.Key.Fields) > 1:
+		return fmt.Errorf(one+"has a key of %d parts; make the key one field", len(out.Key.Fields))
+	case out.StateInField != 0 && !out.StateInWrapped:
+		return fmt.Errorf(one + "its state_in field has room for one; make it a holdfast.v1.StateIn")
+	case out.StateOutField != 0 && !out.StateOutWrapped:
+		return fmt.Errorf(one + "its state_out field has room for one; make it a holdfast.v1.StateOut")
+	}
+	out.OtherKeys = paths
+	return nil
+}
+
+// fieldPath resolves names from a message on. It returns nil where the message doesn't have the first. setting is what a
+// user corrects where the path is wrong; repeated says that its fields may be.
+func fieldPath(in protoreflect.MessageDescriptor, names []string, setting string, repeated bool) (*configv1.FieldPath, error) {
 	if len(names) > maxKeyDepth {
 		return nil, fmt.Errorf("the key's path has %d steps, at most %d are read", len(names), maxKeyDepth)
 	}
@@ -62,9 +126,11 @@ func fieldPath(in protoreflect.MessageDescriptor, names []string) (*configv1.Fie
 		case f == nil && i == 0:
 			return nil, nil
 		case f == nil:
-			return nil, fmt.Errorf("%s has no field %s; correct spec.entity.key.field", at.FullName(), name)
-		case f.Cardinality() == protoreflect.Repeated:
-			return nil, fmt.Errorf("%s is repeated or a map, and a key is one value; choose a singular field", f.FullName())
+			return nil, fmt.Errorf("%s has no field %s; correct %s", at.FullName(), name, setting)
+		case f.IsMap():
+			return nil, fmt.Errorf("%s is a map, and a key is one value; choose another field", f.FullName())
+		case f.IsList() && !repeated:
+			return nil, fmt.Errorf("%s is repeated, and a key is one value; choose a singular field", f.FullName())
 		case !last && f.Message() == nil:
 			return nil, fmt.Errorf("%s is a %s and has no fields; end the key's path there", f.FullName(), f.Kind())
 		case last && f.Message() != nil:
@@ -72,7 +138,7 @@ func fieldPath(in protoreflect.MessageDescriptor, names []string) (*configv1.Fie
 		case last && (f.Kind() == protoreflect.FloatKind || f.Kind() == protoreflect.DoubleKind):
 			return nil, fmt.Errorf("%s is a %s, and equal ones have several spellings; choose a string, an integer, a bool or bytes", f.FullName(), f.Kind())
 		}
-		step := &configv1.FieldStep{Number: uint32(f.Number()), Type: int32(f.Kind()), ImplicitPresence: !f.HasPresence()}
+		step := &configv1.FieldStep{Number: uint32(f.Number()), Type: int32(f.Kind()), ImplicitPresence: !f.HasPresence(), Repeated: f.IsList()}
 		if o := f.ContainingOneof(); o != nil && !o.IsSynthetic() {
 			for j := range o.Fields().Len() {
 				if sibling := o.Fields().Get(j); sibling.Number() != f.Number() {
@@ -140,6 +206,10 @@ func (c *compiler) stateField(in protoreflect.MessageDescriptor, want mark, wrap
 		other := map[protoreflect.FullName]protoreflect.FullName{"holdfast.v1.StateIn": "holdfast.v1.StateOut", "holdfast.v1.StateOut": "holdfast.v1.StateIn"}[wrapper]
 		if t := f.Message().FullName(); t == other || t != wrapper && !own {
 			return nil, fmt.Errorf("%s is a %s; with model %s make it a %s", f.FullName(), t, &c.spec.Entity.Model, wrapper)
+		} else if t != wrapper && c.value == nil {
+			c.value = f.Message()
+		} else if t != wrapper && t != c.value.FullName() && c.out.Type.ValueEncoding == configv1.ValueEncoding_VALUE_ENCODING_PROTO {
+			return nil, fmt.Errorf("%s is a %s, and the state is a %s in another message; make them equal", f.FullName(), t, c.value.FullName())
 		}
 		found = f
 	}

@@ -13,4 +13,6 @@ const (
 	// maxKeyDepth and maxKeyParts are the filter's bounds of a key source.
 	maxKeyDepth = 32
 	maxKeyParts = 16
+	// maxValueDescriptors bounds the descriptors of a value's message, which every store is sent.
+	maxValueDescriptors = 256 << 10
 )

@@ -15,6 +15,7 @@ type mark struct {
 
 var (
 	keyMark      = mark{50801, "holdfast.v1.entity_key"}
+	otherKeyMark = mark{50804, "holdfast.v1.other_entity_keys"}
 	cloudKeyMark = mark{1080, "cloudstate.entity_key"}
 	stateInMark  = mark{50802, "holdfast.v1.state_in"}
 	stateOutMark = mark{50803, "holdfast.v1.state_out"}
@@ -34,7 +35,7 @@ func newMarks(files *protoregistry.Files) marks {
 			if x.ContainingMessage().FullName() != "google.protobuf.FieldOptions" {
 				continue
 			}
-			for _, ours := range []mark{keyMark, cloudKeyMark, stateInMark, stateOutMark} {
+			for _, ours := range []mark{keyMark, otherKeyMark, cloudKeyMark, stateInMark, stateOutMark} {
 				if x.Number() == ours.number && x.FullName() != ours.name {
 					m.foreign[ours.number] = true
 				}

@@ -117,6 +117,18 @@ service Things { rpc Add(Req) returns (Rep); }
 message Req { string id = 1 [(holdfast.v1.entity_key) = true]; holdfast.v1.StateIn state = 15 [(holdfast.v1.state_in) = true]; }
 message Rep { holdfast.v1.StateOut changes = 15 [(holdfast.v1.state_out) = true]; }`
 
+// ownValue is a proto whose state is a message of its own.
+const ownValue = `
+service Things { rpc Add(Req) returns (Rep); }
+message Req { string id = 1 [(holdfast.v1.entity_key) = true]; State state = 2 [(holdfast.v1.state_in) = true]; }
+message Rep { State state = 3 [(holdfast.v1.state_out) = true]; }
+message State { int64 n = 1; }`
+
+// strong edits spec into that of a strong type.
+func strong(model string) []string {
+	return []string{"{ormap: {values: gcounter}}", model + "\n    consistency: strong"}
+}
+
 // cases are protos, with what is edited in spec; what comes of them stands in testdata/cases.golden.
 var cases = []struct {
 	name  string
@@ -164,6 +176,69 @@ service Things { rpc Add(Req) returns (Rep); }
 message Req { string id = 1 [(holdfast.v1.entity_key) = true]; State state = 2 [(holdfast.v1.state_in) = true]; }
 message Rep {}
 message State { int64 n = 1; }`, []string{"{ormap: {values: gcounter}}", "mvregister"}},
+	{"events", things, strong("{event_sourced: {snapshotEvery: 20}}")},
+	{"folded events that expire", things, strong("{event_sourced: {state: folded}}\n    ttl: 1h\n    ttlFrom: use")},
+	{"events as JSON", things, append(strong("event_sourced"), "{field: {}}", "{metadata: {encoding: json}}")},
+	{"own message of events", `
+service Things { rpc Add(Req) returns (Rep); }
+message Req { string id = 1 [(holdfast.v1.entity_key) = true]; State state = 2 [(holdfast.v1.state_in) = true]; }
+message Rep {}
+message State { int64 n = 1; }`, strong("event_sourced")},
+	{"JSON values", things, strong("{value: {encoding: json}}")},
+	{"JSON values in a message", ownValue, strong("{value: {encoding: json}}")},
+	{"own message, to be patched", ownValue, strong("{value: {encoding: proto}}")},
+	{"own message by its name", ownValue, strong("{value: {encoding: proto, message: t.v1.State}}")},
+	{"own message by another name", ownValue, strong("{value: {encoding: proto, message: t.v1.Req}}")},
+	{"message by its name", things + `message State { int64 n = 1; }`, strong("{value: {encoding: proto, message: t.v1.State}}")},
+	{"message without a name", things, strong("{value: {encoding: proto}}")},
+	{"message that is not there", things, strong("{value: {encoding: proto, message: t.v1.State}}")},
+	{"message that is none", things, strong("{value: {encoding: proto, message: t.v1.Things}}")},
+	{"two own messages", `
+service Things { rpc Add(Req) returns (Rep); }
+message Req { string id = 1 [(holdfast.v1.entity_key) = true]; State state = 2 [(holdfast.v1.state_in) = true]; }
+message Rep { Req state = 2 [(holdfast.v1.state_out) = true]; }
+message State { int64 n = 1; }`, strong("{value: {encoding: proto}}")},
+	{"another entity", `
+service Things { rpc Add(Req) returns (Rep); rpc Get(One) returns (Rep) { option idempotency_level = NO_SIDE_EFFECTS; } }
+message Req { string id = 1 [(holdfast.v1.entity_key) = true]; oneof o { string to = 2 [(holdfast.v1.other_entity_keys) = true]; int32 n = 3; } }
+message One { string id = 1 [(holdfast.v1.entity_key) = true]; }
+message Rep {}`, append(strong("value"), "{field: {}}", "{metadata: {}}")},
+	{"other entities at paths", `
+service Things { rpc Add(Req) returns (Rep); }
+message Req { string id = 1 [(holdfast.v1.entity_key) = true]; repeated Item items = 2; repeated int32 more = 3; holdfast.v1.StateIn state = 15 [(holdfast.v1.state_in) = true]; }
+message Item { string sku = 1; }
+message Rep { holdfast.v1.StateOut changes = 15 [(holdfast.v1.state_out) = true]; }`, append(strong("value"), "{option: true}", "{others: [items.sku, more]}")},
+	{"others of an eventual type", `
+service Things { rpc Add(Req) returns (Req); }
+message Req { string id = 1 [(holdfast.v1.entity_key) = true]; string to = 2 [(holdfast.v1.other_entity_keys) = true]; }`, []string{"{field: {}}", "{metadata: {}}"}},
+	{"others in a watch", `
+service Things { rpc Watch(Req) returns (stream Req); }
+message Req { string id = 1 [(holdfast.v1.entity_key) = true]; string to = 2 [(holdfast.v1.other_entity_keys) = true]; }`, append(strong("value"), "{field: {}}", "{metadata: {}}")},
+	{"others beside a composite key", `
+service Things { rpc Add(Req) returns (Req); }
+message Req { string a = 1 [(holdfast.v1.entity_key) = true]; string b = 2 [(holdfast.v1.entity_key) = true]; string to = 3 [(holdfast.v1.other_entity_keys) = true]; }`, append(strong("value"), "{field: {}}", "{metadata: {}}")},
+	{"others and an own message in", `
+service Things { rpc Add(Req) returns (Rep); }
+message Req { string id = 1 [(holdfast.v1.entity_key) = true]; string to = 2 [(holdfast.v1.other_entity_keys) = true]; State state = 3 [(holdfast.v1.state_in) = true]; }
+message Rep { holdfast.v1.StateOut changes = 15 [(holdfast.v1.state_out) = true]; }
+message State {}`, strong("value")},
+	{"others and an own message out", `
+service Things { rpc Add(Req) returns (Rep); }
+message Req { string id = 1 [(holdfast.v1.entity_key) = true]; string to = 2 [(holdfast.v1.other_entity_keys) = true]; holdfast.v1.StateIn state = 15 [(holdfast.v1.state_in) = true]; }
+message Rep { State state = 3 [(holdfast.v1.state_out) = true]; }
+message State {}`, strong("value")},
+	{"key among the others", `
+service Things { rpc Add(Req) returns (Req); }
+message Req { string id = 1 [(holdfast.v1.entity_key) = true, (holdfast.v1.other_entity_keys) = true]; }`, append(strong("value"), "{field: {}}", "{metadata: {}}")},
+	{"others below", `
+service Things { rpc Add(Req) returns (Req); }
+message Req { string id = 1 [(holdfast.v1.entity_key) = true]; In in = 2; }
+message In { string to = 1 [(holdfast.v1.other_entity_keys) = true]; }`, append(strong("value"), "{field: {}}", "{metadata: {}}")},
+	{"others that are not there", things, append(strong("value"), "{option: true}", "{others: [to]}")},
+	{"others whose path is lost", things, append(strong("value"), "{option: true}", "{others: [state.to]}")},
+	{"others of a map", `
+service Things { rpc Add(Req) returns (Req); }
+message Req { string id = 1 [(holdfast.v1.entity_key) = true]; map<string, string> to = 2 [(holdfast.v1.other_entity_keys) = true]; }`, append(strong("value"), "{field: {}}", "{metadata: {}}")},
 	{"no such service", `service Other { rpc Add(Req) returns (Req); } message Req {}`, nil},
 	{"no key", `service Things { rpc Add(Req) returns (Req); } message Req { string id = 1; }`, nil},
 	{"no such field", `service Things { rpc Add(Req) returns (Req); } message Req { string id = 1; }`, []string{"{option: true}", "{field: name}"}},
@@ -233,6 +308,10 @@ func TestCompileGolden(t *testing.T) {
 		if err != nil {
 			fmt.Fprintf(&out, "refused: %v\n\n", err)
 			continue
+		}
+		if raw := got.Type.ValueDescriptors; raw != nil {
+			fmt.Fprintf(&out, "%s described in %d bytes, ", got.Type.ValueMessage, len(raw))
+			got.Type.ValueDescriptors = nil
 		}
 		fmt.Fprintf(&out, "rest %v, streaming %v, unkeyed %v, parts %d\n%s\n%s\n\n", got.REST, got.Streaming, got.Unkeyed, got.Parts, text(t, got.Type), text(t, got.Config))
 	}

@@ -82,7 +82,7 @@ func New(opts Options) (*Mesh, error) {
 			return nil, err
 		}
 	}
-	for _, need := range []string{"bin/holdfast", "bin/envoy", "lib/libholdfast.so", "examples/demo/bin/questions"} {
+	for _, need := range []string{"bin/holdfast", "bin/envoy", "lib/libholdfast.so", "examples/demo/bin/questions", "examples/demo/bin/cart"} {
 		if _, err := os.Stat(filepath.Join(root, need)); err != nil {
 			return nil, fmt.Errorf("%s is missing: run `make build` first (%w)", need, err)
 		}

@@ -127,7 +127,10 @@ func (m *Mesh) WaitReady(ctx context.Context, nodes int) error {
 // that are kept everywhere.
 func (m *Mesh) answer(nodes []NodeStatus) error {
 	for _, n := range append([]NodeStatus{{Ingress: m.Gateway()}}, nodes...) {
-		for _, path := range []string{"/v1/presentations/ready", "/v1/accounts/ready", "/v1/pages/ready"} {
+		for path, owned := range map[string]bool{
+			"/v1/presentations/ready": false, "/v1/pages/ready": false,
+			"/v1/accounts/ready": true, "/v1/accounts/ready/profile": true, "/v1/carts/ready": true,
+		} {
 			r, err := m.Do(http.MethodGet, n.Ingress, path, nil, http.Header{"Holdfast-Explain": {"1"}})
 			if err != nil {
 				return err
@@ -136,7 +139,7 @@ func (m *Mesh) answer(nodes []NodeStatus) error {
 				return fmt.Errorf("GET %s%s: %d %s", n.Ingress, path, r.Status, r.Body)
 			}
 			by := r.Header.Get("Holdfast-Explain")
-			if n.Name != "" && by != "node="+n.Name && path != "/v1/accounts/ready" {
+			if n.Name != "" && by != "node="+n.Name && !owned {
 				return fmt.Errorf("GET %s%s was answered by %q, not by %s", n.Ingress, path, by, n.Name)
 			}
 		}

@@ -22,6 +22,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -51,6 +52,7 @@ type step struct {
 	kind     descriptorpb.FieldDescriptorProto_Type
 	siblings []protowire.Number
 	implicit bool
+	repeated bool
 }
 
 // Compile checks a key source and makes it ready for use. It copies what it needs.
@@ -70,6 +72,9 @@ func Compile(src *configv1.KeySource) (*Extractor, error) {
 		if err != nil {
 			return nil, fmt.Errorf("key source field %d: %w", i, err)
 		}
+		if slices.ContainsFunc(path, func(s step) bool { return s.repeated }) {
+			return nil, fmt.Errorf("key source field %d: a key is one value, and a step is repeated", i)
+		}
 		x.paths = append(x.paths, path)
 	}
 	return x, nil
@@ -86,6 +91,7 @@ func compilePath(f *configv1.FieldPath) ([]step, error) {
 			number:   protowire.Number(s.GetNumber()),
 			kind:     descriptorpb.FieldDescriptorProto_Type(s.GetType()),
 			implicit: s.GetImplicitPresence(),
+			repeated: s.GetRepeated(),
 		}
 		if s.GetNumber() > uint32(protowire.MaxValidNumber) || !st.number.IsValid() {
 			return nil, fmt.Errorf("step %d: field number %d", i, s.GetNumber())

@@ -10,4 +10,7 @@ const (
 
 	// MaxParts bounds the fields of a composite key: the message is walked once for each.
 	MaxParts = 16
+
+	// MaxOthers bounds the further entities that one request names: etcd takes 128 operations in a transaction.
+	MaxOthers = 127
 )

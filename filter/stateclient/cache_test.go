@@ -55,7 +55,7 @@ func TestCommitAgainstPush(t *testing.T) {
 			}
 			if tc.want == "-" { // the next read brings it back
 				done, wait := into[*storev1.State](t)
-				c.Get("t", "a", true, time.Minute, done)
+				read(c, "t", "a", true, time.Minute, done)
 				if r = s.next(); r.GetGet().GetSubscribe() {
 					t.Error("subscribed twice")
 				}
@@ -87,7 +87,7 @@ func TestPushBeforeTheSubscribingReply(t *testing.T) {
 	s := newStore(t, nil)
 	c := dial(t, s, Options{})
 	done, wait := into[*storev1.State](t)
-	c.Get("t", "a", true, time.Minute, done)
+	read(c, "t", "a", true, time.Minute, done)
 	r := s.next()
 	r.conn.push("a", "2")
 	r.state("1")
@@ -134,7 +134,7 @@ func TestEvictionUnsubscribes(t *testing.T) {
 	// Until the store has let go of it, b is neither cached nor subscribed: the two could be handled in either order.
 	conn.push("b", "2")
 	done, wait := into[*storev1.State](t)
-	c.Get("t", "b", true, time.Minute, done)
+	read(c, "t", "b", true, time.Minute, done)
 	r := s.next()
 	if r.GetGet().GetSubscribe() {
 		t.Error("subscribed while the unsubscription is under way")
@@ -146,7 +146,7 @@ func TestEvictionUnsubscribes(t *testing.T) {
 	un.ok()
 	eventually(t, "b can be subscribed again", func() bool {
 		done, wait := into[*storev1.State](t)
-		c.Get("t", "b", true, time.Minute, done)
+		read(c, "t", "b", true, time.Minute, done)
 		r := s.next()
 		r.state("3")
 		_, err := wait()
@@ -582,7 +582,7 @@ func TestManyAtOnce(t *testing.T) {
 						continue
 					}
 					done, wait := into[*storev1.State](t)
-					c.Get("t", key, true, time.Minute, done)
+					read(c, "t", key, true, time.Minute, done)
 					if _, err := wait(); err != nil {
 						t.Error(err)
 						return

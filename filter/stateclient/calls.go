@@ -16,28 +16,31 @@ func (c *Client) Cached(typ, key string) (*storev1.State, bool) {
 	return s.cache.get(entityKey{typ, key})
 }
 
-// Get reads an entity's state. With subscribe, which only entity types that the store pushes may ask for, it is cached
-// from now on.
-func (c *Client) Get(typ, key string, subscribe bool, timeout time.Duration, done func(*storev1.State, error)) {
-	get := &storev1.Get{Entity: entity(typ, key), TimeoutMs: ms(timeout)}
+// Get reads entities' states: that of the entity, and those of others of its type in their order. With subscribe, which
+// only entity types that the store pushes may ask for, it is cached from now on. The request is the client's from now on:
+// it sets a timeout that is 0, and nobody may change it.
+func (c *Client) Get(get *storev1.Get, timeout time.Duration, done func(st *storev1.State, others []*storev1.State, err error)) {
+	if get.GetTimeoutMs() == 0 {
+		get.TimeoutMs = ms(timeout)
+	}
 	k := &call{
 		req:     &storev1.Request{Call: &storev1.Request_Get{Get: get}},
 		timeout: timeout,
 		done: func(r *storev1.Response, err *Error) {
 			if err != nil {
-				done(nil, err)
+				done(nil, nil, err)
 				return
 			}
-			done(r.GetState(), nil)
+			done(r.GetState(), r.GetOthers(), nil)
 		},
 	}
 	s := c.cur.Load()
 	if !c.timely(k) {
 		return
 	}
-	if s != nil && subscribe {
+	if s != nil && get.GetSubscribe() {
 		var m mark
-		m, get.Subscribe = s.cache.reading(entityKey{typ, key})
+		m, get.Subscribe = s.cache.reading(keyOf(get.GetEntity()))
 		k.settle = func(r *storev1.Response, err *Error, _ bool) {
 			if get.Subscribe {
 				s.follow(s.cache.subscribed(m, r.GetState(), err))
@@ -49,16 +52,18 @@ func (c *Client) Get(typ, key string, subscribe bool, timeout time.Duration, don
 	c.start(s, k)
 }
 
-// Begin takes a strong entity's turn. A turn that is given after done was told of the timeout is given back.
-func (c *Client) Begin(typ, key, requestID string, timeout time.Duration, done func(*storev1.Begun, error)) {
+// Begin takes the turns of strong entities. Those that are given after done was told of the timeout are given back. The
+// request is the client's, as Get's is.
+func (c *Client) Begin(begin *storev1.Begin, timeout time.Duration, done func(*storev1.Begun, error)) {
+	if begin.GetTimeoutMs() == 0 {
+		begin.TimeoutMs = ms(timeout)
+	}
 	k := &call{
-		req: &storev1.Request{Call: &storev1.Request_Begin{Begin: &storev1.Begin{
-			Entity: entity(typ, key), RequestId: requestID, TimeoutMs: ms(timeout),
-		}}},
+		req:     &storev1.Request{Call: &storev1.Request_Begin{Begin: begin}},
 		timeout: timeout,
 		settle: func(r *storev1.Response, _ *Error, late bool) {
 			if token := r.GetBegun().GetToken(); late && token != "" {
-				c.Abort(typ, key, token)
+				c.Abort(begin.GetEntity().GetType(), begin.GetEntity().GetKey(), token)
 			}
 		},
 		done: func(r *storev1.Response, err *Error) {

@@ -23,6 +23,8 @@ type Error struct {
 	Message string
 	// Outcome says whether the call's effect has happened. It is never OUTCOME_UNSPECIFIED.
 	Outcome storev1.Outcome
+	// Precondition says that the request's own if_match or if_none_match refused it.
+	Precondition bool
 }
 
 // Error describes e for a log.
@@ -36,7 +38,7 @@ func notApplied(code int32, format string, args ...any) *Error {
 
 // fromStore is the store's own error. A store that doesn't say what became of a commit leaves it unknown.
 func fromStore(e *storev1.Error, commit bool) *Error {
-	out := &Error{Code: e.GetCode(), Message: e.GetMessage(), Outcome: e.GetOutcome()}
+	out := &Error{Code: e.GetCode(), Message: e.GetMessage(), Outcome: e.GetOutcome(), Precondition: e.GetPrecondition()}
 	if out.Code <= 0 || out.Code > 16 {
 		out.Code = codeInternal
 	}

@@ -91,10 +91,10 @@ func FuzzResponses(f *testing.F) {
 				t.Errorf("%s: told a value: %v, and the error %v", call, v, err)
 			}
 		}
-		c.Get("t", "a", true, time.Hour, func(st *storev1.State, err error) { tell("1", st != nil, err) })
-		c.Get("t", "b", true, time.Hour, func(st *storev1.State, err error) { tell("2", st != nil, err) })
+		read(c, "t", "a", true, time.Hour, func(st *storev1.State, err error) { tell("1", st != nil, err) })
+		read(c, "t", "b", true, time.Hour, func(st *storev1.State, err error) { tell("2", st != nil, err) })
 		c.Commit(commit("a"), time.Hour, func(m *storev1.Committed, err error) { tell("3", m != nil, err) })
-		c.Begin("t", "b", "id", time.Hour, func(b *storev1.Begun, err error) { tell("4", b != nil, err) })
+		begin(c, "t", "b", "id", time.Hour, func(b *storev1.Begun, err error) { tell("4", b != nil, err) })
 		ends := 0
 		watched := func(st *storev1.State, err error) {
 			mu.Lock()

@@ -65,6 +65,14 @@ func into[T any](t *testing.T) (func(T, error), func() (T, *Error)) {
 	return done, wait
 }
 
+func read(c *Client, typ, key string, subscribe bool, timeout time.Duration, done func(*storev1.State, error)) {
+	c.Get(&storev1.Get{Entity: entity(typ, key), Subscribe: subscribe}, timeout, func(st *storev1.State, _ []*storev1.State, err error) { done(st, err) })
+}
+
+func begin(c *Client, typ, key, requestID string, timeout time.Duration, done func(*storev1.Begun, error)) {
+	c.Begin(&storev1.Begin{Entity: entity(typ, key), RequestId: requestID}, timeout, done)
+}
+
 func (c *Client) version(key string) string {
 	st, ok := c.Cached("t", key)
 	if !ok {
@@ -77,7 +85,7 @@ func (c *Client) version(key string) string {
 func subscribe(t *testing.T, s *store, c *Client, key, version string) *conn {
 	t.Helper()
 	done, wait := into[*storev1.State](t)
-	c.Get("t", key, true, time.Minute, done)
+	read(c, "t", key, true, time.Minute, done)
 	r := s.next()
 	if !r.GetGet().GetSubscribe() {
 		t.Fatalf("request %v does not subscribe", r.Request)
@@ -126,7 +134,7 @@ func TestEveryCallIsAnswered(t *testing.T) {
 	c := dial(t, s, Options{})
 
 	done, wait := into[*storev1.Begun](t)
-	c.Begin("t", "a", "id", time.Minute, done)
+	begin(c, "t", "a", "id", time.Minute, done)
 	if b, err := wait(); err != nil || b.GetToken() != "id!" {
 		t.Errorf("Begin: %v, %v", b, err)
 	}
@@ -143,7 +151,7 @@ func TestEveryCallIsAnswered(t *testing.T) {
 	}
 
 	gdone, gwait := into[*storev1.State](t)
-	c.Get("t", "a", false, 1500*time.Microsecond+time.Minute, gdone)
+	read(c, "t", "a", false, 1500*time.Microsecond+time.Minute, gdone)
 	r = s.next()
 	if got := r.GetGet(); got.GetSubscribe() || got.GetTimeoutMs() != 60_002 {
 		t.Errorf("the store was sent %v", got)
@@ -154,6 +162,22 @@ func TestEveryCallIsAnswered(t *testing.T) {
 	}
 	if got := c.version("a"); got != "-" {
 		t.Errorf("cached %q without a subscription", got)
+	}
+
+	others := func(_ *storev1.State, others []*storev1.State, err error) {
+		gdone(others[0], err)
+	}
+	gdone, gwait = into[*storev1.State](t)
+	c.Get(&storev1.Get{Entity: entity("t", "a"), Others: []string{"b"}, IfMatch: "1"}, time.Minute, others)
+	r = s.next()
+	if got := r.GetGet(); len(got.GetOthers()) != 1 || got.GetIfMatch() != "1" || got.GetTimeoutMs() != 60_000 {
+		t.Errorf("the store was sent %v", got)
+	}
+	r.conn.send(&storev1.Response{
+		Id: r.Id, Result: &storev1.Response_State{State: stateOf(entity("t", "a"), "1")}, Others: []*storev1.State{stateOf(entity("t", "b"), "2")},
+	})
+	if st, err := gwait(); err != nil || st.GetVersion() != "2" {
+		t.Errorf("Get: the other is %v, %v", st, err)
 	}
 
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -183,7 +207,7 @@ func TestAnswersComeInAnyOrder(t *testing.T) {
 	for i := range n {
 		var done func(*storev1.State, error)
 		done, waits[i] = into[*storev1.State](t)
-		c.Get("t", fmt.Sprint(i), false, time.Minute, done)
+		read(c, "t", fmt.Sprint(i), false, time.Minute, done)
 	}
 	reqs := make([]request, n)
 	for i := range n {
@@ -230,7 +254,7 @@ func TestStoreErrors(t *testing.T) {
 				r.conn.send(tc.answer)
 			}
 			gdone, gwait := into[*storev1.State](t)
-			c.Get("t", "a", false, time.Minute, gdone)
+			read(c, "t", "a", false, time.Minute, gdone)
 			answer()
 			if st, err := gwait(); st != nil || err == nil || err.Code != tc.code || err.Outcome != tc.get {
 				t.Errorf("Get: %v, %v; want code %d, %v", st, err, tc.code, tc.get)
@@ -249,7 +273,7 @@ func TestDeadline(t *testing.T) {
 	s := newStore(t, nil)
 	c := dial(t, s, Options{})
 	gdone, gwait := into[*storev1.State](t)
-	c.Get("t", "a", true, 20*time.Millisecond, gdone)
+	read(c, "t", "a", true, 20*time.Millisecond, gdone)
 	get := s.next()
 	if _, err := gwait(); err == nil || err.Code != codeDeadlineExceeded || err.Outcome != storev1.Outcome_OUTCOME_NOT_APPLIED {
 		t.Errorf("Get: %v", err)
@@ -261,14 +285,14 @@ func TestDeadline(t *testing.T) {
 		t.Errorf("Commit: %v", err)
 	}
 	bdone, bwait := into[*storev1.Begun](t)
-	c.Begin("t", "b", "id", 20*time.Millisecond, bdone)
+	begin(c, "t", "b", "id", 20*time.Millisecond, bdone)
 	begin := s.next()
 	if _, err := bwait(); err == nil || err.Code != codeDeadlineExceeded {
 		t.Errorf("Begin: %v", err)
 	}
 	for _, d := range []time.Duration{0, -time.Second} {
 		gdone, gwait = into[*storev1.State](t)
-		c.Get("t", "a", true, d, gdone)
+		read(c, "t", "a", true, d, gdone)
 		if _, err := gwait(); err == nil || err.Code != codeDeadlineExceeded {
 			t.Errorf("Get with timeout %v: %v", d, err)
 		}
@@ -291,11 +315,11 @@ func TestTooManyCallsFailAtOnce(t *testing.T) {
 	var waits []func() (*storev1.State, *Error)
 	for range 3 {
 		done, wait := into[*storev1.State](t)
-		c.Get("t", "a", false, time.Minute, done)
+		read(c, "t", "a", false, time.Minute, done)
 		waits = append(waits, wait)
 	}
 	done, wait := into[*storev1.State](t)
-	c.Get("t", "a", true, time.Minute, done)
+	read(c, "t", "a", true, time.Minute, done)
 	if _, err := wait(); err == nil || err.Code != codeUnavailable || err.Outcome != storev1.Outcome_OUTCOME_NOT_APPLIED {
 		t.Errorf("the fourth call: %v", err)
 	}
@@ -364,7 +388,7 @@ func TestTooLargeRequest(t *testing.T) {
 		}
 	}
 	done, wait := into[*storev1.State](t)
-	c.Get("t", "\xff", true, time.Minute, done)
+	read(c, "t", "\xff", true, time.Minute, done)
 	if _, err := wait(); err == nil || err.Code != codeInvalidArgument || err.Outcome != storev1.Outcome_OUTCOME_NOT_APPLIED {
 		t.Errorf("a key that is no text: %v", err)
 	}
@@ -377,7 +401,7 @@ func TestLostConnection(t *testing.T) {
 	c := dial(t, s, Options{StateChanged: func(up bool) { changes <- up }})
 	subscribe(t, s, c, "a", "1")
 	gdone, gwait := into[*storev1.State](t)
-	c.Get("t", "b", true, time.Minute, gdone)
+	read(c, "t", "b", true, time.Minute, gdone)
 	s.next()
 	cdone, cwait := into[*storev1.Committed](t)
 	c.Commit(commit("a"), time.Minute, cdone)
@@ -457,7 +481,7 @@ func TestClose(t *testing.T) {
 	c := New(s.socket, Options{})
 	eventually(t, "connected", c.Up)
 	done, wait := into[*storev1.State](t)
-	c.Get("t", "a", true, time.Minute, done)
+	read(c, "t", "a", true, time.Minute, done)
 	s.next()
 	w := watch(c, "a")
 	c.Close()
@@ -469,7 +493,7 @@ func TestClose(t *testing.T) {
 		t.Errorf("the watch got %s", got)
 	}
 	done, wait = into[*storev1.State](t)
-	c.Get("t", "a", true, time.Minute, done)
+	read(c, "t", "a", true, time.Minute, done)
 	if _, err := wait(); err == nil || err.Outcome != storev1.Outcome_OUTCOME_NOT_APPLIED {
 		t.Errorf("a call after Close: %v", err)
 	}
@@ -487,7 +511,7 @@ func TestPanicInCallback(t *testing.T) {
 	c := New(s.socket, Options{Panicked: func(r any) { panics <- r }})
 	defer c.Close()
 	eventually(t, "connected", c.Up)
-	c.Get("t", "a", true, time.Minute, func(*storev1.State, error) { panic("done") })
+	read(c, "t", "a", true, time.Minute, func(*storev1.State, error) { panic("done") })
 	if got := <-panics; got != "done" {
 		t.Errorf("panicked with %v", got)
 	}
@@ -497,7 +521,7 @@ func TestPanicInCallback(t *testing.T) {
 		t.Errorf("panicked with %v", got)
 	}
 	done, wait := into[*storev1.State](t)
-	c.Get("t", "b", true, time.Minute, done)
+	read(c, "t", "b", true, time.Minute, done)
 	if _, err := wait(); err != nil || !c.Up() {
 		t.Errorf("after a panic: %v, up %v", err, c.Up())
 	}
@@ -609,7 +633,7 @@ func TestBrokenStoreIsLeft(t *testing.T) {
 			s := newStore(t, nil)
 			c := dial(t, s, Options{})
 			done, wait := into[*storev1.State](t)
-			c.Get("t", "a", true, time.Minute, done)
+			read(c, "t", "a", true, time.Minute, done)
 			r := s.next()
 			_, _ = r.conn.Write(bytes)
 			r.conn.Close()
@@ -628,7 +652,7 @@ func TestStoppedStore(t *testing.T) {
 	c := dial(t, s, Options{})
 	s.mute.Store(true)
 	done, wait := into[*storev1.State](t)
-	c.Get("t", "a", true, time.Hour, done)
+	read(c, "t", "a", true, time.Hour, done)
 	var e *Error
 	if _, err := wait(); !errors.As(err, &e) || e.Outcome != storev1.Outcome_OUTCOME_NOT_APPLIED {
 		t.Errorf("Get of a stopped store: %v", err)

@@ -14,7 +14,7 @@ func TestCommitWhileSubscribing(t *testing.T) {
 	c := dial(t, s, Options{})
 	got, waitGet := into[*storev1.State](t)
 	committed, waitCommit := into[*storev1.Committed](t)
-	c.Get("t", "a", true, time.Minute, got)
+	read(c, "t", "a", true, time.Minute, got)
 	read := s.next()
 	c.Commit(commit("a"), time.Minute, committed)
 	s.next().committed("2")

@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,17 +16,33 @@ import (
 
 // Config configures Serve.
 type Config struct {
+	// Name is the member's name; "" is DefaultName.
+	Name string
 	// Dir is the data directory. It is made where it does not exist.
 	Dir string
-	// ClientURL and PeerURL are "http://127.0.0.1:port". With one member nobody uses the peer URL, but etcd listens on it.
+	// ClientURL and PeerURL are where the server listens: "http://127.0.0.1:port", or https with ClientTLS and PeerTLS.
 	ClientURL, PeerURL string
-	Logger             *slog.Logger
-	// Ready, where set, is called once the server answers.
-	Ready func()
+	// AdvertiseClient and AdvertisePeer are where others reach it, if that is elsewhere.
+	AdvertiseClient, AdvertisePeer string
+	// InitialCluster lists the members that begin together, this one among them, as "name=advertised peer URL,…"; "" is this
+	// one alone. It is looked at only at the first start.
+	InitialCluster string
+	// Existing joins a cluster that runs already and was told of this member.
+	Existing bool
+	// ClientTLS and PeerTLS are for https URLs; who connects must have a certificate of their CA.
+	ClientTLS, PeerTLS TLS
+	// QuotaBytes bounds the database file; 0 is DefaultQuota.
+	QuotaBytes int64
+	Logger     *slog.Logger `json:"-"`
+	// Ready, where set, is called once the server answers: it is a member of a cluster that has a leader.
+	Ready func() `json:"-"`
 }
 
-// Serve runs a single-member etcd until ctx ends; it returns nil then, and an error when the server cannot start or
-// stops by itself. Every acknowledged write was fsynced.
+// DefaultName is the name of a member that has none.
+const DefaultName = "holdfast"
+
+// Serve runs an etcd, alone or as a member of a cluster, until ctx ends; it returns nil then, and an error when the server
+// cannot start or stops by itself. Every acknowledged write was fsynced by a majority of the members.
 func Serve(ctx context.Context, cfg Config) error {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
@@ -39,15 +56,20 @@ func Serve(ctx context.Context, cfg Config) error {
 		return fmt.Errorf("start etcd in %s: %w", cfg.Dir, err)
 	}
 	defer server.Close()
-	start := time.NewTimer(startTimeout)
-	defer start.Stop()
+	var late <-chan time.Time
+	if ec.InitialCluster == ec.InitialClusterFromName(ec.Name) {
+		// A member of more than one waits for the others as long as it takes.
+		start := time.NewTimer(startTimeout)
+		defer start.Stop()
+		late = start.C
+	}
 	select {
 	case <-server.Server.ReadyNotify():
 	case err := <-server.Err():
 		return fmt.Errorf("start etcd in %s: %w", cfg.Dir, err)
 	case <-server.Server.StopNotify():
 		return fmt.Errorf("start etcd in %s: stopped", cfg.Dir)
-	case <-start.C:
+	case <-late:
 		return fmt.Errorf("start etcd in %s: not ready after %s", cfg.Dir, startTimeout)
 	case <-ctx.Done():
 		return nil
@@ -67,26 +89,35 @@ func Serve(ctx context.Context, cfg Config) error {
 }
 
 func serverConfig(cfg Config) (*embed.Config, error) {
-	client, err := url.Parse(cfg.ClientURL)
-	if err != nil {
-		return nil, fmt.Errorf("etcd client URL: %w", err)
-	}
-	peer, err := url.Parse(cfg.PeerURL)
-	if err != nil {
-		return nil, fmt.Errorf("etcd peer URL: %w", err)
-	}
 	ec := embed.NewConfig()
-	ec.Name = "holdfast"
+	ec.Name = cmp.Or(cfg.Name, DefaultName)
 	ec.Dir = cfg.Dir
-	ec.ListenClientUrls, ec.AdvertiseClientUrls = []url.URL{*client}, []url.URL{*client}
-	ec.ListenPeerUrls, ec.AdvertisePeerUrls = []url.URL{*peer}, []url.URL{*peer}
-	ec.InitialCluster = ec.InitialClusterFromName(ec.Name)
+	for _, u := range []struct {
+		what, url string
+		into      *[]url.URL
+	}{
+		{"client", cfg.ClientURL, &ec.ListenClientUrls},
+		{"peer", cfg.PeerURL, &ec.ListenPeerUrls},
+		{"advertised client", cmp.Or(cfg.AdvertiseClient, cfg.ClientURL), &ec.AdvertiseClientUrls},
+		{"advertised peer", cmp.Or(cfg.AdvertisePeer, cfg.PeerURL), &ec.AdvertisePeerUrls},
+	} {
+		parsed, err := url.Parse(u.url)
+		if err != nil {
+			return nil, fmt.Errorf("etcd %s URL: %w", u.what, err)
+		}
+		*u.into = []url.URL{*parsed}
+	}
+	ec.InitialCluster = cmp.Or(cfg.InitialCluster, ec.InitialClusterFromName(ec.Name))
+	if cfg.Existing {
+		ec.ClusterState = embed.ClusterStateFlagExisting
+	}
+	c, p := &ec.ClientTLSInfo, &ec.PeerTLSInfo
+	c.CertFile, c.KeyFile, c.TrustedCAFile, c.ClientCertAuth = cfg.ClientTLS.Cert, cfg.ClientTLS.Key, cfg.ClientTLS.CA, cfg.ClientTLS.CA != ""
+	p.CertFile, p.KeyFile, p.TrustedCAFile, p.ClientCertAuth = cfg.PeerTLS.Cert, cfg.PeerTLS.Key, cfg.PeerTLS.CA, cfg.PeerTLS.CA != ""
 	ec.UnsafeNoFsync = false
 	ec.SnapshotCount = snapshotEvery
-	ec.QuotaBackendBytes = quotaBytes
+	ec.QuotaBackendBytes = cmp.Or(cfg.QuotaBytes, DefaultQuota)
 	ec.BootstrapDefragThresholdMegabytes = defragFreeMegabytes
-	ec.AutoCompactionMode = embed.CompactorModePeriodic
-	ec.AutoCompactionRetention = compactionRetention.String()
 	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(quiet(cfg.Logger))
 	return ec, nil
 }

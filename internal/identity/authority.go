@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"math/big"
+	"net"
 	"net/url"
 	"time"
 )
@@ -59,6 +60,11 @@ func (a *Authority) Certificate() []byte {
 
 // Issue makes a node's certificate with its key, in PEM: one file, so that it is replaced as a whole.
 func (a *Authority) Issue(node string, now time.Time) ([]byte, error) {
+	return a.IssueHost(node, nil, now)
+}
+
+// IssueHost makes the certificate of a node that is also known by addresses: to clients that know nothing of nodes.
+func (a *Authority) IssueHost(node string, addresses []net.IP, now time.Time) ([]byte, error) {
 	id := ID{a.mesh, node}
 	if err := id.Check(); err != nil {
 		return nil, err
@@ -72,7 +78,7 @@ func (a *Authority) Issue(node string, now time.Time) ([]byte, error) {
 		return nil, err
 	}
 	template := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: node}, URIs: []*url.URL{id.URI()},
+		SerialNumber: serial, Subject: pkix.Name{CommonName: node}, URIs: []*url.URL{id.URI()}, IPAddresses: addresses,
 		NotBefore: now.Add(-backdate), NotAfter: now.Add(Life), BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
 	}

@@ -13,10 +13,13 @@ import (
 // Topology lists what runs, and where. Addresses are "host:port"; sockets are absolute paths of Unix sockets.
 type Topology struct {
 	// Mesh is the mesh's name: its certificates and its gossip carry it. Empty means DefaultName.
-	Mesh    string   `json:"mesh,omitempty"`
-	Gateway Gateway  `json:"gateway"`
-	Etcd    []string `json:"etcd"`
-	Nodes   []Node   `json:"nodes"`
+	Mesh    string  `json:"mesh,omitempty"`
+	Gateway Gateway `json:"gateway"`
+	// Etcd has the members' addresses, or their URLs.
+	Etcd []string `json:"etcd"`
+	// EtcdAccess is what it takes to reach etcd beside its addresses; nil: nothing.
+	EtcdAccess *EtcdAccess `json:"etcdAccess,omitempty"`
+	Nodes      []Node      `json:"nodes"`
 	// GatewayWorkloads maps a gateway-scoped workload's name to its address.
 	GatewayWorkloads map[string]string `json:"gatewayWorkloads,omitempty"`
 }
@@ -61,6 +64,26 @@ type Node struct {
 	Gossip      string `json:"gossip"`
 	// Services maps a workload's name to the address of this node's replica of it.
 	Services map[string]string `json:"services"`
+}
+
+// EtcdAccess says how etcd is reached. Files are in PEM; what is "" is not used.
+type EtcdAccess struct {
+	// External is true where etcd is not the mesh's own: others look after its file and its quota.
+	External bool `json:"external,omitempty"`
+	// CA is what the members' certificates are checked against; Cert and Key are shown to them.
+	CA   string `json:"ca,omitempty"`
+	Cert string `json:"cert,omitempty"`
+	Key  string `json:"key,omitempty"`
+	// User logs in with the password that is PasswordFile's first line.
+	User         string `json:"user,omitempty"`
+	PasswordFile string `json:"passwordFile,omitempty"`
+	// Prefix is put before all of the mesh's keys.
+	Prefix string `json:"prefix,omitempty"`
+}
+
+// EventLogSocket is where a store serves its event log: beside the socket of its API.
+func EventLogSocket(storeSocket string) string {
+	return filepath.Join(filepath.Dir(storeSocket), "events.sock")
 }
 
 // Read reads the topology at path.

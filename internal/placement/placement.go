@@ -54,10 +54,16 @@ func New(p *configv1.Placement) (*Table, error) {
 		}
 		seen[m.Name] = true
 	}
-	t := &Table{epoch: p.Epoch, members: p.Members, order: make([]uint16, Slots*n)}
+	return &Table{epoch: p.Epoch, members: p.Members, order: remembered(p)}, nil
+}
+
+// rank computes the members of each slot, best first.
+func rank(p *configv1.Placement) []uint16 {
+	n := len(p.Members)
+	order := make([]uint16, Slots*n)
 	scores := make([]float64, n)
 	for slot := range Slots {
-		row := t.order[slot*n : (slot+1)*n]
+		row := order[slot*n : (slot+1)*n]
 		for i, m := range p.Members {
 			row[i] = uint16(i)
 			scores[i] = score(p.Seed, uint32(slot), m)
@@ -69,7 +75,7 @@ func New(p *configv1.Placement) (*Table, error) {
 			return cmp.Compare(p.Members[a].Name, p.Members[b].Name)
 		})
 	}
-	return t, nil
+	return order
 }
 
 func score(seed uint64, slot uint32, m *configv1.Member) float64 {

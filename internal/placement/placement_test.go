@@ -3,9 +3,11 @@ package placement
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
 	configv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/config/v1"
@@ -33,6 +35,39 @@ func names(tb *Table, slot uint32) []string {
 		out = append(out, m.GetName())
 	}
 	return out
+}
+
+// TestMemo: what is remembered is what would be computed, whatever was asked for before, and equal input computes once.
+func TestMemo(t *testing.T) {
+	inputs := []*configv1.Placement{
+		{Seed: 1, Members: members(5)},
+		{Seed: 2, Members: members(5)},
+		{Seed: 1, Members: members(4)},
+		{Seed: 1, Members: append(members(4), &configv1.Member{Name: "node-5", Weight: 2})},
+		{Seed: 1, Members: append(members(4), &configv1.Member{Name: "node-6", Weight: 1})},
+	}
+	for round := range 3 {
+		for i, p := range inputs {
+			var tables [2]*Table
+			for j := range tables {
+				p.Epoch = uint64(round*2 + j + 1)
+				tb, err := New(proto.Clone(p).(*configv1.Placement))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if tb.Epoch() != p.Epoch {
+					t.Errorf("epoch %d, want %d", tb.Epoch(), p.Epoch)
+				}
+				tables[j] = tb
+			}
+			if !slices.Equal(tables[0].order, rank(p)) {
+				t.Errorf("input %d has the order of another", i)
+			}
+			if &tables[0].order[0] != &tables[1].order[0] {
+				t.Errorf("input %d was computed twice in a row", i)
+			}
+		}
+	}
 }
 
 // TestGolden holds the function still: a change of it would send every running mesh's entities elsewhere, each process

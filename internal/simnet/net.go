@@ -9,6 +9,7 @@ package simnet
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -326,17 +327,23 @@ func (h *Host) deliver(data []byte, to *Host, after time.Duration) {
 	})
 }
 
-// dial finds a host and waits for the way there and back.
-func (h *Host) dial(to string, timeout time.Duration) (*Host, error) {
-	over := make(chan struct{})
-	t := time.AfterFunc(timeout, func() { close(over) })
-	defer t.Stop()
+// dial finds a host and waits for the way there and back, until ctx ends or this host goes down.
+func (h *Host) dial(ctx context.Context, to string) (*Host, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-h.over:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	peer := h.net.host(to)
 	if peer == nil {
 		return nil, fmt.Errorf("dial %s: %w", to, ErrRefused)
 	}
-	if !h.net.passable(h.name, peer.name, over) || !h.net.passable(peer.name, h.name, over) {
-		return nil, fmt.Errorf("dial %s: timeout", to)
+	if !h.net.passable(h.name, peer.name, ctx.Done()) || !h.net.passable(peer.name, h.name, ctx.Done()) {
+		return nil, fmt.Errorf("dial %s: %w", to, ctx.Err())
 	}
 	f := h.net.plan(h.name, peer.name, nil, nil)
 	time.Sleep(f.delay + f.again)

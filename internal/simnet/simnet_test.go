@@ -44,13 +44,38 @@ func TestFrozenHostIsLateAndLosesNothing(t *testing.T) {
 	})
 }
 
+// Who dials across a cut waits, but not longer than its own host is up.
+func TestDialEndsWithTheHost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New(1, quick)
+		a, b := n.Attach("a", 1), n.Attach("b", 2)
+		defer b.Detach()
+		n.Cut("b", "a")
+		ended := make(chan error, 1)
+		go func() {
+			_, err := a.DialMessages(t.Context(), b.Address().String())
+			ended <- err
+		}()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if len(ended) > 0 {
+			t.Errorf("dialed across a cut: %v", <-ended)
+		}
+		a.Detach()
+		synctest.Wait()
+		if len(ended) == 0 || <-ended == nil {
+			t.Error("dials on though its host is down")
+		}
+	})
+}
+
 func TestCutLosesPacketsAndStallsStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New(1, quick)
 		a, b := n.Attach("a", 1), n.Attach("b", 2)
 		defer a.Detach()
 		defer b.Detach()
-		mine, err := a.DialMessages(b.Address().String(), time.Second)
+		mine, err := a.DialMessages(t.Context(), b.Address().String())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,6 +1,7 @@
 package simnet
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -15,7 +16,9 @@ import (
 // DialStream opens a byte stream. As with TCP, writing does not wait for the reader, and closing delivers what was written
 // before. A cut swallows what is written, so that the reader waits for its deadline.
 func (h *Host) DialStream(to string, timeout time.Duration) (net.Conn, error) {
-	peer, err := h.dial(to, timeout)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	peer, err := h.dial(ctx, to)
 	if err != nil {
 		return nil, err
 	}
@@ -128,9 +131,9 @@ type wire struct {
 	at   time.Time
 }
 
-// DialMessages opens a message stream.
-func (h *Host) DialMessages(to string, timeout time.Duration) (*MessageConn, error) {
-	peer, err := h.dial(to, timeout)
+// DialMessages opens a message stream; ctx bounds only that.
+func (h *Host) DialMessages(ctx context.Context, to string) (*MessageConn, error) {
+	peer, err := h.dial(ctx, to)
 	if err != nil {
 		return nil, err
 	}

@@ -42,7 +42,7 @@ var noInternal = []string{"proto", "examples", "e2e"}
 
 // pure packages decide and compute. They start no goroutine, so that every interleaving is the caller's to script.
 var pure = []string{
-	"filter", "filter/grpcframe", "filter/entitykey", "filter/statefield", "statestore/crdt", "statestore/slots", "replication/level", "replication/gossip/rounds",
+	"filter", "filter/grpcframe", "filter/entitykey", "filter/statefield", "statestore/crdt", "statestore/slots", "statestore/strong/entity", "replication/strong/ownership", "replication/level", "replication/gossip/rounds",
 	"replication/gossip/settle", "xds/ir", "xds/translate",
 	"xds/bootstrap", "internal/placement", "internal/frame", "internal/mesh", "controlplane/api/v1alpha1",
 }

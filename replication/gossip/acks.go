@@ -45,14 +45,20 @@ type waiter struct {
 	// agreed counts only peers that have the same placement: by another one they may be about to let the slot go, too.
 	agreed bool
 	by     []string
-	timer  *time.Timer
-	done   func(bool)
+	// ended: nobody is to wait any more.
+	ended bool
+	timer *time.Timer
+	done  func(bool)
 }
 
 // wait calls done(true) once enough have seen it, and done(false) at the deadline.
 func (a *acks) wait(w *waiter, deadline time.Time) {
-	w.done = once(w.done)
 	a.mu.Lock()
+	if w.ended {
+		a.mu.Unlock()
+		return
+	}
+	w.done = once(w.done)
 	for peer, slots := range a.acked {
 		if c := slots[w.slot]; c != nil && w.seen(c) {
 			w.by = append(w.by, peer)
@@ -74,6 +80,19 @@ func (a *acks) wait(w *waiter, deadline time.Time) {
 	if reached || closed {
 		w.done(reached)
 	}
+}
+
+// end calls done(false), unless the waiter has been told something before.
+func (a *acks) end(w *waiter) {
+	a.mu.Lock()
+	a.remove(w)
+	w.ended = true
+	if w.timer != nil {
+		w.timer.Stop()
+	}
+	done := w.done
+	a.mu.Unlock()
+	done(false)
 }
 
 func (a *acks) reached(w *waiter) bool {
@@ -121,13 +140,13 @@ func (a *acks) saw(peer string, slot settle.Slot, c *crdt.Context, ack bool) {
 	tell(done)
 }
 
-// same takes that a peer had, at or after a mark, all that this store had at the mark.
-func (a *acks) same(peer string, entityType string, slots []uint32, mark uint64) {
+// same takes that a peer had, at or after a mark, all that this store had at the mark. The slots are in order: there are
+// thousands, and few that somebody waits for.
+func (a *acks) same(peer string, entityType string, in []uint32, mark uint64) {
 	var done []*waiter
 	a.mu.Lock()
-	if len(a.waiting) > 0 {
-		for _, slot := range slots {
-			s := settle.Slot{Type: entityType, Slot: slot}
+	for s := range a.waiting {
+		if _, named := slices.BinarySearch(in, s.Slot); named && s.Type == entityType {
 			done = append(done, a.count(peer, s, func(w *waiter) bool { return w.number <= mark })...)
 		}
 	}

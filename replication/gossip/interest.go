@@ -1,7 +1,6 @@
 package gossip
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -33,18 +32,6 @@ type extras struct {
 	leaves map[*leave]struct{}
 }
 
-type join struct {
-	waiting []*joiner
-	// busy while a comparison is under way; tries counts them.
-	busy  bool
-	tries int
-}
-
-type joiner struct {
-	done  func(error)
-	timer *time.Timer
-}
-
 type leave struct {
 	waiter *waiter
 	busy   bool
@@ -59,58 +46,29 @@ func newExtras() *extras {
 }
 
 // Join asks all placed replicas of a slot for its deltas and fills it from one of them. Done may be called before Join
-// returns. The interest lasts until Leave.
+// returns. The interest lasts until Leave; a Leave of the slot that is under way ends, as not covered.
 func (n *Node) Join(entityType string, slot uint32, deadline time.Time, done func(error)) {
 	at := settle.Slot{Type: entityType, Slot: slot}
-	w := &joiner{done: done}
 	x := n.extras
 	x.mu.Lock()
-	if err := n.ctx.Err(); err != nil {
-		x.mu.Unlock()
-		done(err)
-		return
-	}
-	news := !x.joined[at] && !x.held[at]
+	news := !x.wants(at)
 	x.joined[at] = true
 	delete(x.left, at)
-	j := x.joins[at]
-	if j == nil {
-		j = &join{}
-		x.joins[at] = j
-	}
-	j.waiting = append(j.waiting, w)
-	w.timer = time.AfterFunc(time.Until(deadline), func() {
-		n.endJoin(at, w, fmt.Errorf("join slot %d of %s: none of its replicas was reached in time", slot, entityType))
-	})
-	x.mu.Unlock()
-	if news {
-		n.declare([]settle.Slot{at}, true)
-	}
-	signal(x.kick)
-}
-
-// endJoin ends the wait of one, or with nil of all, for a slot.
-func (n *Node) endJoin(at settle.Slot, one *joiner, err error) {
-	x := n.extras
-	x.mu.Lock()
-	var over []*joiner
-	if j := x.joins[at]; j != nil {
-		j.waiting = slices.DeleteFunc(j.waiting, func(w *joiner) bool {
-			if one != nil && w != one {
-				return false
-			}
-			over = append(over, w)
-			return true
-		})
-		if len(j.waiting) == 0 {
-			delete(x.joins, at)
+	var back []*waiter
+	for v := range x.leaves {
+		if v.waiter.slot == at {
+			back = append(back, v.waiter)
+			delete(x.leaves, v)
 		}
 	}
 	x.mu.Unlock()
-	for _, w := range over {
-		w.timer.Stop()
-		w.done(err)
+	for _, w := range back {
+		n.acks.end(w)
 	}
+	if news {
+		n.declare([]settle.Slot{at})
+	}
+	n.fill(at, deadline, done)
 }
 
 // Leave calls done(true) once all placed replicas of a slot were seen to have seen what is given; its interest ends then.
@@ -128,8 +86,11 @@ func (n *Node) Leave(entityType string, slot uint32, seen *crdt.Context, deadlin
 		},
 		done: func(covered bool) {
 			x.mu.Lock()
+			if _, under := x.leaves[v]; !under { // Join took it back.
+				covered = false
+			}
 			delete(x.leaves, v)
-			over := covered && (x.joined[at] || x.held[at])
+			over := covered && x.wants(at)
 			if over {
 				delete(x.joined, at)
 				delete(x.held, at)
@@ -137,34 +98,63 @@ func (n *Node) Leave(entityType string, slot uint32, seen *crdt.Context, deadlin
 			}
 			x.mu.Unlock()
 			if over {
-				n.declare([]settle.Slot{at}, false)
+				n.declare([]settle.Slot{at})
 			}
 			done(covered)
 		},
 	}
+	x.mu.Lock()
+	x.leaves[v] = struct{}{}
+	x.mu.Unlock()
 	// Everybody has seen nothing; and it could not be asked for, where the slot is not joined. What only retired identities
 	// wrote is not nothing.
 	if seen.Empty() && seen.Retired().Len() == 0 {
 		v.waiter.done(true)
 		return
 	}
+	// The placed replicas compare it only with who says to hold it; one that was left before and was not dropped, too.
 	x.mu.Lock()
-	x.leaves[v] = struct{}{}
+	delete(x.left, at)
+	news := !x.wants(at)
+	if news {
+		x.held[at] = true
+	}
 	x.mu.Unlock()
+	if news {
+		n.declare([]settle.Slot{at})
+	}
 	n.acks.wait(v.waiter, deadline)
 	signal(x.kick)
 }
 
-// declare tells all peers that this store wants, or no longer wants, the deltas of some slots.
-func (n *Node) declare(in []settle.Slot, on bool) {
+// declare tells all peers whether this store wants the deltas of some slots. What it wants is read under the lock that orders
+// what peers are told, so that the last word is right.
+func (n *Node) declare(slots []settle.Slot) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	x := n.extras
+	x.mu.Lock()
+	var on, off []settle.Slot
+	for _, at := range slots {
+		if x.wants(at) {
+			on = append(on, at)
+		} else {
+			off = append(off, at)
+		}
+	}
+	x.mu.Unlock()
 	for s := range n.sessions {
 		if s.dialed {
-			declareOn(s, in, on)
+			declareOn(s, on, true)
+			declareOn(s, off, false)
 		}
 	}
 }
+
+// wants says whether this store takes part in a slot without being placed.
+//
+// +checklocks:x.mu
+func (x *extras) wants(at settle.Slot) bool { return x.joined[at] || x.held[at] }
 
 // declareEpoch tells a peer which placement this store has.
 func (n *Node) declareEpoch(s *session) {
@@ -185,12 +175,11 @@ func declareOn(s *session, in []settle.Slot, on bool) {
 
 // declareAll tells a new stream's peer.
 func (n *Node) declareAll(s *session) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	x := n.extras
 	x.mu.Lock()
-	var all []settle.Slot
-	for at := range x.joined {
-		all = append(all, at)
-	}
+	all := slices.Collect(maps.Keys(x.joined))
 	for at := range x.held {
 		if !x.joined[at] {
 			all = append(all, at)
@@ -288,21 +277,20 @@ func (n *Node) hold() {
 			delete(held, at)
 		}
 	}
-	var on, off []settle.Slot
+	var changed []settle.Slot
 	for at := range held {
-		if !x.held[at] && !x.joined[at] {
-			on = append(on, at)
+		if !x.wants(at) {
+			changed = append(changed, at)
 		}
 	}
 	for at := range x.held {
 		if !held[at] && !x.joined[at] {
-			off = append(off, at)
+			changed = append(changed, at)
 		}
 	}
 	x.held = held
 	x.mu.Unlock()
-	n.declare(on, true)
-	n.declare(off, false)
+	n.declare(changed)
 }
 
 // compareExtras opens the comparisons that joins and leaves wait for.
@@ -331,7 +319,6 @@ func (n *Node) compareExtras() {
 }
 
 func (n *Node) compareSome() {
-	l := n.layout.Load()
 	x := n.extras
 	type task struct {
 		at    settle.Slot
@@ -339,17 +326,23 @@ func (n *Node) compareSome() {
 		done  func(bool)
 	}
 	var tasks []task
-	x.mu.Lock()
-	for at, j := range x.joins {
-		placed := slices.Clone(l.replicas(at.Type, at.Slot))
-		if j.busy || len(placed) == 0 {
+	for at, j := range n.openJoins() {
+		names, later := n.sources(at)
+		if len(names) == 0 {
+			if !later {
+				n.endJoin(at, nil, nil)
+			}
 			continue
 		}
+		x.mu.Lock()
 		j.busy = true
-		first := j.tries % len(placed)
+		first := j.tries % len(names)
 		j.tries++
-		tasks = append(tasks, task{at, append(placed[first:], placed[:first]...), func(ok bool) { n.compared(at, j, ok) }})
+		x.mu.Unlock()
+		peers := append(slices.Clone(names[first:]), names[:first]...)
+		tasks = append(tasks, task{at, peers, func(ok bool) { n.compared(at, j, ok) }})
 	}
+	x.mu.Lock()
 	for v := range x.leaves {
 		if v.busy {
 			continue
@@ -368,16 +361,6 @@ func (n *Node) compareSome() {
 		} else {
 			t.done(false)
 		}
-	}
-}
-
-// compared ends a comparison that a join asked for.
-func (n *Node) compared(at settle.Slot, j *join, ok bool) {
-	n.extras.mu.Lock()
-	j.busy = false
-	n.extras.mu.Unlock()
-	if ok {
-		n.endJoin(at, nil, nil)
 	}
 }
 

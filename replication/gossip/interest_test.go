@@ -99,6 +99,47 @@ func TestLeaveWaitsForAllReplicas(t *testing.T) {
 	})
 }
 
+// A slot that was left and not dropped, for something came in between, is left soon after; and one that is asked for while it
+// is left stays.
+func TestLeaveAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New(28, calm)
+		stores, c := sparse(t, n, 4)
+		defer func() { stop(stores...) }()
+		key, placed, outside := elsewhere(t, c, stores)
+		slot := placement.Slot("t", key)
+		outside.add(key)
+		leave := func() *reached {
+			seen, _ := outside.SlotSummary("t", slot)
+			r := &reached{}
+			outside.member.Node.Leave("t", slot, seen, time.Now().Add(10*time.Second), r.done)
+			return r
+		}
+		for range 2 {
+			r := leave()
+			within(t, 200*time.Millisecond, "left", func() bool { return r.yes.Load() == 1 })
+			outside.Add("t", key, 1)
+		}
+		placed[0].crash()
+		r := leave()
+		time.Sleep(time.Second)
+		if r.yes.Load()+r.no.Load() != 0 {
+			t.Fatalf("left without one of the replicas: %s", r)
+		}
+		joined := make(chan error, 1)
+		outside.member.Node.Join("t", slot, time.Now().Add(time.Second), func(err error) { joined <- err })
+		if r.no.Load() != 1 {
+			t.Errorf("asked for while it is left: %s", r)
+		}
+		within(t, 300*time.Millisecond, "joined", func() bool { return len(joined) == 1 })
+		if err := <-joined; err != nil {
+			t.Error(err)
+		}
+		placed[1].add(key)
+		within(t, 100*time.Millisecond, "counted", counts([]*store{placed[1], outside}, key, 4))
+	})
+}
+
 // A slot in which all that was written is of retired identities has no runs in its context, and is not nothing.
 func TestLeaveOfRetiredOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -67,15 +67,18 @@ func (l *layout) of(entityType string) *typeLayout {
 
 // replicas lists who is placed for a slot, in order. The caller must not change it.
 func (l *layout) replicas(entityType string, slot uint32) []string {
-	t := l.of(entityType)
-	switch {
-	case t == nil:
-		return nil
-	case t.placed == nil:
-		return l.members
-	default:
-		return t.placed[slot%slots]
+	if t := l.of(entityType); t != nil {
+		return l.at(t, slot)
 	}
+	return nil
+}
+
+// at is replicas of a type that was looked up before.
+func (l *layout) at(t *typeLayout, slot uint32) []string {
+	if t.placed == nil {
+		return l.members
+	}
+	return t.placed[slot%slots]
 }
 
 func (l *layout) isPlaced(node, entityType string, slot uint32) bool {

@@ -1,12 +1,16 @@
 package gossip
 
-import "time"
+import (
+	"time"
+
+	"github.com/holdfast-mesh/holdfast/internal/placement"
+)
 
 const (
 	// maxMessageBytes bounds the messages of pushes, but for a single delta that is larger.
 	maxMessageBytes = 256 << 10
 	// slots is the number of hash slots of an entity type.
-	slots = 4096
+	slots = placement.Slots
 
 	// maxQueueBytes and maxQueueDeltas bound what waits for one peer. Beyond it deltas are dropped, and anti-entropy runs
 	// when the queue is empty again.
@@ -53,6 +57,8 @@ const (
 	expireInterval = 3 * time.Second
 	// compareInterval is the pause between two attempts to compare a slot that somebody waits for.
 	compareInterval = 20 * time.Millisecond
+	// meetTime is how long after the start a member that was never seen may still come to fill a slot.
+	meetTime = 2 * time.Second
 	// markTime is how long what was read of the dead identities serves all streams.
 	markTime = 500 * time.Millisecond
 	// dropTime is how long the engine has to drop a slot that it left, before what it holds of it counts again.

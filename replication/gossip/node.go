@@ -52,11 +52,14 @@ type Config struct {
 
 // Node is this store's part in the mesh. It is safe for concurrent use.
 type Node struct {
-	cfg        Config
-	metrics    *metrics
-	list       *memberlist.Memberlist
-	keyring    *memberlist.Keyring
+	cfg     Config
+	metrics *metrics
+	list    *memberlist.Memberlist
+	keyring *memberlist.Keyring
+	started time.Time
+	// layout is the placement's, former that of the placement before.
 	layout     atomic.Pointer[layout]
+	former     atomic.Pointer[layout]
 	cutset     atomic.Pointer[cutset]
 	identities *identities
 	acks       *acks
@@ -129,6 +132,7 @@ func Start(cfg Config) (*Node, error) {
 		extras:     newExtras(),
 		rights:     rights{asked: map[entity]*question{}},
 		rejoin:     make(chan struct{}, 1),
+		started:    time.Now(),
 		dialing:    make(chan struct{}, maxDialing),
 		random:     rand.New(rand.NewPCG(cfg.Seed, cfg.Replica)),
 	}
@@ -161,6 +165,9 @@ func (n *Node) Configure(c *storev1.Configure) {
 	if old := n.layout.Load(); old != nil && old.epoch > l.epoch {
 		n.cfg.Logger.Warn("older placement not taken", "epoch", l.epoch, "have", old.epoch)
 		return
+	}
+	if old := n.layout.Load(); old != nil && old.epoch < l.epoch {
+		n.former.Store(old)
 	}
 	n.layout.Store(l)
 	n.identities.moved()

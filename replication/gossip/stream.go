@@ -50,7 +50,8 @@ func (s roundStream) Common(entityType string) func(slot uint32) bool {
 	some := false
 	mine, theirs := s.node.extraSlots(entityType, peer)
 	for slot := range uint32(slots) {
-		here, there := l.isPlaced(self, entityType, slot), l.isPlaced(peer, entityType, slot)
+		placed := l.at(t, slot)
+		here, there := slices.Contains(placed, self), slices.Contains(placed, peer)
 		common[slot] = here && there || there && mine[slot] || here && theirs[slot]
 		some = some || common[slot]
 	}

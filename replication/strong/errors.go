@@ -17,10 +17,10 @@ var (
 	ErrNotOwner = errors.New("this store does not own the slot (any more)")
 	ErrConflict = errors.New("the entity was changed meanwhile")
 	ErrBusy     = errors.New("too many commits wait for etcd")
-	ErrTooLarge = errors.New("the state is too large for a strong entity")
+	ErrTooLarge = errors.New("too large for one transaction of etcd")
+	ErrFull     = errors.New("etcd has no room for more")
+	ErrInvalid  = errors.New("not a commit")
 	ErrClosed   = errors.New("closed")
-	errFormer   = errors.New("the slot is held by this node's former process until its lease expires")
-	errNoLease  = errors.New("no lease yet")
 	errUnknown  = errors.New("etcd did not answer in time")
 )
 
@@ -30,6 +30,7 @@ type Error struct {
 	outcome storev1.Outcome
 	code    code.Code
 	err     error
+	index   int
 }
 
 func (e *Error) Error() string { return e.err.Error() }
@@ -45,11 +46,27 @@ func (e *Error) Code() int32 { return int32(e.code) }
 // NotOwner is true where another store may own the slot: ask Owner.
 func (e *Error) NotOwner() bool { return errors.Is(e.err, ErrNotOwner) }
 
-// Conflict is true where the entity's revision was not the expected one: load it again.
+// Conflict is true where the entity's revision was not the expected one: load it again. With an unknown outcome the
+// writes may have been applied before it was changed again: what the entity remembers of them tells.
 func (e *Error) Conflict() bool { return errors.Is(e.err, ErrConflict) }
+
+// Index is which of a commit's writes was refused, where it is one of them: the first.
+func (e *Error) Index() int { return e.index }
+
+func (e *Error) unknown() bool { return e.outcome == storev1.Outcome_OUTCOME_UNKNOWN }
+
+func (e *Error) at(i int) *Error {
+	e.index = i
+	return e
+}
 
 func refused(c code.Code, err error) *Error {
 	return &Error{outcome: storev1.Outcome_OUTCOME_NOT_APPLIED, code: c, err: err}
+}
+
+// unsettled is a refusal of an attempt whose predecessor may have been applied.
+func unsettled(c code.Code, err error) *Error {
+	return &Error{outcome: storev1.Outcome_OUTCOME_UNKNOWN, code: c, err: err}
 }
 
 func unknown(err error) *Error {
@@ -71,8 +88,6 @@ func writeError(err error) *Error {
 		return unknown(err)
 	case errors.Is(err, etcd.ErrTooLarge):
 		return refused(code.Code_RESOURCE_EXHAUSTED, fmt.Errorf("%w: %w", ErrTooLarge, err))
-	case errors.Is(err, etcd.ErrFull):
-		return refused(code.Code_RESOURCE_EXHAUSTED, err)
 	}
 	return refused(code.Code_UNAVAILABLE, err)
 }
@@ -81,9 +96,12 @@ func writeError(err error) *Error {
 func readError(err error) *Error {
 	e := writeError(err)
 	e.outcome = storev1.Outcome_OUTCOME_NOT_APPLIED
-	if errors.Is(err, context.DeadlineExceeded) {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
 		e.code = code.Code_DEADLINE_EXCEEDED
-	} else if e.code == code.Code_DEADLINE_EXCEEDED {
+	case errors.Is(err, etcd.ErrFull):
+		e.code = code.Code_RESOURCE_EXHAUSTED
+	case e.code == code.Code_DEADLINE_EXCEEDED:
 		e.code = code.Code_UNAVAILABLE
 	}
 	return e

@@ -7,37 +7,33 @@ import (
 )
 
 const (
-	// MinTTL is the shortest lease: etcd gives no shorter one than about 2.2 s in truth, and a margin must fit.
-	MinTTL = 3 * time.Second
-	// marginPart: the margin is TTL divided by it; see the package comment for the bound on clock rates that it buys.
-	marginPart = 10
-	// keepAlivesPerTTL is how many keep-alives are sent in one TTL while all goes well.
-	keepAlivesPerTTL = 6
-	// keepAliveTimeout is how long an unanswered keep-alive waits until etcd counts as gone.
-	keepAliveTimeout = time.Second
-	// leaseRetry is the pause after a failed attempt to get or keep a lease.
-	leaseRetry = 100 * time.Millisecond
+	// leaseTimeout is how long an unanswered request for the lease waits until etcd counts as gone.
+	leaseTimeout = time.Second
+	// claimTimeout bounds a claim's request for who brings no shorter deadline.
+	claimTimeout = 5 * time.Second
 	// leaseWait bounds how long a claim waits for the first lease (start, return of etcd).
 	leaseWait = time.Second
 
-	// maxBatch is how many commits share a transaction: each needs two guards at worst, and two reads where they fail.
+	// maxBatch is how many commands share a transaction: each needs a guard on its head and one on its slot at worst, and as
+	// many reads where they fail.
 	maxBatch = etcd.MaxGuards / 2
-	// maxSenders is how many transactions are under way at once: one alone would make every commit wait for the one
-	// before it; many would leave nothing to share.
-	maxSenders = 4
+	// maxTransactions is how many transactions are under way at once.
+	maxTransactions = 16
 	// maxQueued bounds the commits that wait for a transaction; one more is refused.
 	maxQueued = 4096
-	// maxAttempts bounds how often a commit goes again because another's guard failed in its transaction. Each time at
-	// least one other leaves the batch for good.
-	maxAttempts = 16
-	// txnTimeout ends a transaction that etcd does not answer. Callers wait by their own deadlines.
-	txnTimeout = 10 * time.Second
+	// maxDisplaced bounds how often a command goes again because another's guard failed in its transaction. Each time at
+	// least one other leaves it for good.
+	maxDisplaced = 16
+	// txnTimeout is how long a transaction waits for an answer before it is tried again; a request that is only slow then
+	// fails the second one's guards. It is above the pauses of a disk that is busy.
+	txnTimeout = 2 * time.Second
+	// retryPause is between two attempts of what had no answer.
+	retryPause = 20 * time.Millisecond
 	// closeTimeout bounds Close: revoking the lease is a courtesy to the next owner, it expires by itself.
 	closeTimeout = time.Second
 
-	// MaxRecordBytes is the largest record; larger values belong elsewhere than in etcd.
-	MaxRecordBytes = 1 << 20
-	// maxIDs and maxIDBytes bound the request ids in a record.
-	maxIDs     = 1024
-	maxIDBytes = 512
+	// MaxHeadBytes is the largest head; larger values belong elsewhere than in etcd.
+	MaxHeadBytes = 1 << 20
+	// writeOverhead is what an operation or a guard takes beside its key and value, rounded up.
+	writeOverhead = 32
 )

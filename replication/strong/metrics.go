@@ -8,6 +8,7 @@ import (
 type metrics struct {
 	commits *prometheus.CounterVec
 	batch   prometheus.Histogram
+	retries prometheus.Counter
 	leases  prometheus.Counter
 	claims  prometheus.Gauge
 }
@@ -23,6 +24,10 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name:    "holdfast_strong_transaction_commits",
 			Help:    "Commits that shared one etcd transaction.",
 			Buckets: []float64{1, 2, 4, 8, 16, 32, 64},
+		}),
+		retries: f.NewCounter(prometheus.CounterOpts{
+			Name: "holdfast_strong_commit_retries_total",
+			Help: "Commits that were sent again because etcd did not answer.",
 		}),
 		leases: f.NewCounter(prometheus.CounterOpts{
 			Name: "holdfast_strong_leases_total",

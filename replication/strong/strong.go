@@ -11,9 +11,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
-	"google.golang.org/genproto/googleapis/rpc/code"
 
 	"github.com/holdfast-mesh/holdfast/internal/etcd"
+	"github.com/holdfast-mesh/holdfast/replication/strong/ownership"
 )
 
 // Config configures a Committer.
@@ -26,17 +26,14 @@ type Config struct {
 	Home string
 	// Etcd is used, not closed.
 	Etcd *etcd.Client
-	// TTL of the lease, at least MinTTL (the default): how long a slot stays taken after its owner died with its machine.
-	TTL     time.Duration
+	// TTL of the lease, at least ownership.MinTTL (the default): how long a slot stays taken after its owner died with its machine.
+	TTL time.Duration
+	// Admit, where set, is asked before each commit that may need more room; its error refuses the commit. It must not block.
+	Admit   func() error
 	Logger  *slog.Logger
 	Metrics prometheus.Registerer
 	// Now is CLOCK_BOOTTIME; tests replace it.
 	Now func() time.Duration
-}
-
-type slotID struct {
-	entityType string
-	slot       uint32
 }
 
 // Committer owns slots and commits entities. It is safe for concurrent use.
@@ -48,21 +45,15 @@ type Committer struct {
 	// work ends the transactions under way when Close has waited enough for them.
 	work     context.Context
 	stopWork context.CancelFunc
-	// answering is false after a keep-alive that etcd did not answer.
+	// answering is false after a request for the lease that etcd did not answer.
 	answering atomic.Bool
 
-	// session: what the lease holds up. All of it goes when the lease goes.
-	session sync.RWMutex
-	// +checklocks:session
-	lease int64
-	// On the clock Now: until then this store may serve its slots from memory.
-	// +checklocks:session
-	deadline time.Duration
-	// The epochs of the slots that were claimed under lease.
-	// +checklocks:session
-	claims map[slotID]int64
+	// owning guards what decides on ownership.
+	owning sync.RWMutex
+	// +checklocks:owning
+	machine *ownership.Machine
 	// Closed and replaced when a lease was got.
-	// +checklocks:session
+	// +checklocks:owning
 	leased chan struct{}
 
 	queue queue
@@ -74,10 +65,10 @@ func New(cfg Config) (*Committer, error) {
 		return nil, errors.New("strong: node name and etcd client are needed")
 	}
 	if cfg.TTL == 0 {
-		cfg.TTL = MinTTL
+		cfg.TTL = ownership.MinTTL
 	}
-	if cfg.TTL < MinTTL {
-		return nil, fmt.Errorf("strong: lease of %s, at least %s", cfg.TTL, MinTTL)
+	if cfg.TTL < ownership.MinTTL {
+		return nil, fmt.Errorf("strong: lease of %s, at least %s", cfg.TTL, ownership.MinTTL)
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
@@ -88,7 +79,8 @@ func New(cfg Config) (*Committer, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &Committer{
 		cfg: cfg, metrics: newMetrics(cfg.Metrics), cancel: cancel,
-		claims: map[slotID]int64{}, leased: make(chan struct{}),
+		machine: ownership.New(ownership.Config{Node: cfg.Node, Home: cfg.Home, TTL: cfg.TTL}),
+		leased:  make(chan struct{}),
 	}
 	c.work, c.stopWork = context.WithCancel(context.Background())
 	c.answering.Store(true)
@@ -109,146 +101,20 @@ func bootTime() time.Duration {
 	return time.Duration(ts.Nano())
 }
 
-// Close refuses new commits, waits a little for those under way, and gives the lease back so that others may claim at
-// once.
+// Close is the orderly end: it claims no more slots and takes no more commits, waits a little for those under way, and
+// gives the lease back so that others may claim at once.
 func (c *Committer) Close() error {
+	c.owning.Lock()
+	c.machine.Close()
+	c.owning.Unlock()
 	enough := time.AfterFunc(closeTimeout, c.stopWork)
 	c.queue.close()
 	enough.Stop()
 	c.stopWork()
 	c.cancel()
 	c.done.Wait()
-	lease := c.drop(0)
-	if lease == 0 || !c.Up() {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-	defer cancel()
-	return c.cfg.Etcd.Revoke(ctx, lease)
+	return c.leave()
 }
 
 // Up is false while etcd is known to be gone: no connection, or an unanswered keep-alive.
 func (c *Committer) Up() bool { return c.cfg.Etcd.Up() && c.answering.Load() }
-
-// Held reports whether this store may still serve reads of the slot from memory. Ask it after the read arrived.
-func (c *Committer) Held(entityType string, slot uint32, epoch int64) bool {
-	now := c.cfg.Now()
-	c.session.RLock()
-	defer c.session.RUnlock()
-	held, ok := c.claims[slotID{entityType, slot}]
-	return ok && held == epoch && now < c.deadline
-}
-
-// Claim returns the slot's owner, claiming it for this store where it is free. epoch is not 0 where that is this store.
-func (c *Committer) Claim(ctx context.Context, entityType string, slot uint32) (owner string, epoch int64, err error) {
-	id := slotID{entityType, slot}
-	if epoch, ok := c.claimed(id); ok {
-		return c.cfg.Node, epoch, nil
-	}
-	if !c.Up() {
-		return "", 0, refused(code.Code_UNAVAILABLE, ErrDown)
-	}
-	lease, err := c.waitLease(ctx)
-	if err != nil {
-		return "", 0, err
-	}
-	key := slotKey(id)
-	// A look first: a refused transaction goes through etcd's log all the same, and most slots are taken.
-	kv, err := c.cfg.Etcd.Get(ctx, key)
-	if err != nil {
-		return "", 0, readError(err)
-	}
-	if kv.CreateRev == 0 {
-		res, err := c.cfg.Etcd.Txn(ctx,
-			[]etcd.Guard{etcd.CreatedAt(key, 0)},
-			[]etcd.Op{etcd.Put(key, []byte(c.cfg.Node), lease)},
-			[]etcd.Op{etcd.Read(key, false)})
-		if err != nil {
-			if errors.Is(err, etcd.ErrLeaseGone) {
-				c.drop(lease)
-			}
-			return "", 0, readError(err)
-		}
-		if res.Held {
-			kv = etcd.KV{Value: []byte(c.cfg.Node), CreateRev: res.Rev, Lease: lease}
-		} else {
-			kv = res.Reads[0]
-		}
-	}
-	switch {
-	case kv.CreateRev == 0: // Went between the guard and the read: cannot be, both are one step.
-		return "", 0, refused(code.Code_UNAVAILABLE, ErrNotOwner)
-	case string(kv.Value) != c.cfg.Node:
-		return string(kv.Value), 0, nil
-	case kv.Lease != lease:
-		return "", 0, refused(code.Code_UNAVAILABLE, errFormer)
-	}
-	if !c.remember(lease, id, kv.CreateRev) {
-		return "", 0, refused(code.Code_UNAVAILABLE, etcd.ErrLeaseGone)
-	}
-	return c.cfg.Node, kv.CreateRev, nil
-}
-
-// Owner tells the slot's owner without claiming it; "" where there is none.
-func (c *Committer) Owner(ctx context.Context, entityType string, slot uint32) (string, error) {
-	id := slotID{entityType, slot}
-	if epoch, ok := c.claimed(id); ok && c.Held(entityType, slot, epoch) {
-		return c.cfg.Node, nil
-	}
-	if !c.Up() {
-		return "", refused(code.Code_UNAVAILABLE, ErrDown)
-	}
-	kv, err := c.cfg.Etcd.Get(ctx, slotKey(id))
-	if err != nil {
-		return "", readError(err)
-	}
-	return string(kv.Value), nil
-}
-
-// Load reads an entity, linearizably. rev is 0 and ids are empty where it was never written.
-func (c *Committer) Load(ctx context.Context, entityType string, slot uint32, key string) (value []byte, exists bool, rev int64, ids []string, err error) {
-	if !c.Up() {
-		return nil, false, 0, nil, refused(code.Code_UNAVAILABLE, ErrDown)
-	}
-	kv, err := c.cfg.Etcd.Get(ctx, entityKey(slotID{entityType, slot}, key))
-	if err != nil {
-		return nil, false, 0, nil, readError(err)
-	}
-	if kv.ModRev == 0 {
-		return nil, false, 0, nil, nil
-	}
-	r, err := decodeRecord(kv.Value)
-	if err != nil {
-		return nil, false, 0, nil, refused(code.Code_DATA_LOSS, fmt.Errorf("entity %s %q: %w", entityType, key, err))
-	}
-	return r.value, r.exists, kv.ModRev, r.ids, nil
-}
-
-// claimed returns the epoch of a slot that this store claimed and whose lease it has not seen go.
-func (c *Committer) claimed(id slotID) (int64, bool) {
-	c.session.RLock()
-	defer c.session.RUnlock()
-	epoch, ok := c.claims[id]
-	return epoch, ok
-}
-
-func (c *Committer) remember(lease int64, id slotID, epoch int64) bool {
-	c.session.Lock()
-	defer c.session.Unlock()
-	if c.lease != lease {
-		return false
-	}
-	c.claims[id] = epoch
-	c.metrics.claims.Set(float64(len(c.claims)))
-	return true
-}
-
-// forget drops one claim that etcd showed to be gone.
-func (c *Committer) forget(id slotID, epoch int64) {
-	c.session.Lock()
-	defer c.session.Unlock()
-	if c.claims[id] == epoch {
-		delete(c.claims, id)
-		c.metrics.claims.Set(float64(len(c.claims)))
-	}
-}

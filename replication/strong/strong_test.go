@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -14,10 +16,18 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/holdfast-mesh/holdfast/internal/etcd/etcdtest"
+	"github.com/holdfast-mesh/holdfast/internal/fenced"
 	storev1 "github.com/holdfast-mesh/holdfast/proto/holdfast/store/v1"
+	"github.com/holdfast-mesh/holdfast/replication/strong/ownership"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if args := os.Getenv(pausedVar); args != "" {
+		runPaused(args)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func open(t *testing.T, path *etcdtest.Path, node string, change ...func(*Config)) *Committer {
 	t.Helper()
@@ -52,6 +62,18 @@ func eventually(t *testing.T, d time.Duration, what string, ok func() bool) {
 			t.Fatalf("not within %s: %s", d, what)
 		}
 	}
+}
+
+// head makes a head that no other command makes.
+func head(value []byte, id string) []byte { return append(append(slices.Clone(value), '#'), id...) }
+
+func one(epoch int64, key string, rev int64, head []byte) fenced.Write {
+	return fenced.Write{Slot: fenced.Slot{Type: "t", Number: 1}, Epoch: epoch, Key: key, Revision: rev, Head: head}
+}
+
+// commit writes one entity's head.
+func commit(ctx context.Context, c *Committer, epoch int64, key string, rev int64, head []byte) (int64, error) {
+	return c.Commit(ctx, []fenced.Write{one(epoch, key, rev, head)})
 }
 
 func claim(t *testing.T, c *Committer, slot uint32) int64 {
@@ -112,7 +134,7 @@ func TestExpiredHolderIsFenced(t *testing.T) {
 	path := server.NewPath()
 	a, b := open(t, path, "a"), open(t, server.Path, "b")
 	epoch := claim(t, a, 1)
-	rev, err := a.Commit(within(t, time.Second), "t", 1, epoch, "k", 0, []byte("by a"), true, []string{"1"})
+	rev, err := commit(within(t, time.Second), a, epoch, "k", 0, head([]byte("by a"), "1"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,18 +154,18 @@ func TestExpiredHolderIsFenced(t *testing.T) {
 	path.Resume()
 	// a does not know yet, or does: in no case may it write.
 	eventually(t, 10*time.Second, "a refuses by name", func() bool {
-		_, err := a.Commit(within(t, time.Second), "t", 1, epoch, "k", rev, []byte("by a again"), true, []string{"2"})
+		_, err := commit(within(t, time.Second), a, epoch, "k", rev, head([]byte("by a again"), "2"))
 		if err == nil {
 			t.Fatal("the former owner's commit was applied")
 		}
 		var e *Error
 		return errors.As(err, &e) && e.NotOwner()
 	})
-	value, exists, rev, ids, err := b.Load(within(t, time.Second), "t", 1, "k")
-	if string(value) != "by a" || !exists || len(ids) != 1 || ids[0] != "1" || err != nil {
-		t.Errorf("loaded %q, %v, %v, %v", value, exists, ids, err)
+	value, rev, err := b.Load(within(t, time.Second), "t", 1, "k")
+	if string(value) != "by a#1" || err != nil {
+		t.Errorf("loaded %q, %v", value, err)
 	}
-	if _, err := b.Commit(within(t, time.Second), "t", 1, newEpoch, "k", rev, []byte("by b"), true, []string{"3"}); err != nil {
+	if _, err := commit(within(t, time.Second), b, newEpoch, "k", rev, head([]byte("by b"), "3")); err != nil {
 		t.Errorf("the new owner's commit: %v", err)
 	}
 	if owner, _, err := a.Claim(within(t, 5*time.Second), "t", 1); owner != "b" || err != nil {
@@ -161,7 +183,7 @@ func TestHeldEndsWithTheLeaseOnThisClock(t *testing.T) {
 	if !c.Held("t", 1, epoch) || c.Held("t", 1, epoch+1) || c.Held("t", 2, epoch) {
 		t.Error("held: want this epoch of this slot and no other")
 	}
-	ahead.Store(int64(MinTTL)) // The machine slept.
+	ahead.Store(int64(ownership.MinTTL)) // The machine slept.
 	if c.Held("t", 1, epoch) {
 		t.Error("held although the clock is past the lease's deadline")
 	}
@@ -180,7 +202,7 @@ func TestIncrementsAreNotLost(t *testing.T) {
 			for i := range each {
 				key := fmt.Sprint("k", i%entities)
 				for {
-					value, _, rev, _, err := c.Load(within(t, 5*time.Second), "t", 1, key)
+					value, rev, err := c.Load(within(t, 5*time.Second), "t", 1, key)
 					if err != nil {
 						t.Error(err)
 						return
@@ -189,7 +211,7 @@ func TestIncrementsAreNotLost(t *testing.T) {
 					if rev != 0 {
 						n = binary.BigEndian.Uint64(value)
 					}
-					_, err = c.Commit(within(t, 5*time.Second), "t", 1, epoch, key, rev, binary.BigEndian.AppendUint64(nil, n+1), true, []string{fmt.Sprint(client, "/", i)})
+					_, err = commit(within(t, 5*time.Second), c, epoch, key, rev, head(binary.BigEndian.AppendUint64(nil, n+1), fmt.Sprint(client, "/", i)))
 					var e *Error
 					if errors.As(err, &e) && e.Conflict() {
 						conflicts.Add(1)
@@ -206,7 +228,7 @@ func TestIncrementsAreNotLost(t *testing.T) {
 	wg.Wait()
 	var sum uint64
 	for k := range entities {
-		value, _, _, _, err := c.Load(within(t, time.Second), "t", 1, fmt.Sprint("k", k))
+		value, _, err := c.Load(within(t, time.Second), "t", 1, fmt.Sprint("k", k))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -225,26 +247,26 @@ func TestUnknownOutcomeIsSaidAndRecognised(t *testing.T) {
 	c := open(t, server.Path, "a")
 	epoch := claim(t, c, 1)
 	server.PauseAnswers()
-	_, err := c.Commit(within(t, 200*time.Millisecond), "t", 1, epoch, "k", 0, []byte("v"), true, []string{"id"})
+	_, err := commit(within(t, 200*time.Millisecond), c, epoch, "k", 0, head([]byte("v"), "id"))
 	if outcome(err) != storev1.Outcome_OUTCOME_UNKNOWN {
 		t.Errorf("commit without an answer: %v, outcome %v", err, outcome(err))
 	}
 	eventually(t, 5*time.Second, "etcd counts as gone", func() bool { return !c.Up() })
 	start := time.Now()
-	_, err = c.Commit(within(t, 5*time.Second), "t", 1, epoch, "k", 0, []byte("w"), true, []string{"id2"})
+	_, err = commit(within(t, 5*time.Second), c, epoch, "k", 0, head([]byte("w"), "id2"))
 	if outcome(err) != storev1.Outcome_OUTCOME_NOT_APPLIED || time.Since(start) > 50*time.Millisecond {
 		t.Errorf("commit while etcd is known to be gone: %v after %s", err, time.Since(start))
 	}
 	server.Resume()
 	eventually(t, 5*time.Second, "etcd is back", c.Up)
-	rev, err := c.Commit(within(t, 5*time.Second), "t", 1, epoch, "k", 0, []byte("v"), true, []string{"id"})
+	rev, err := commit(within(t, 5*time.Second), c, epoch, "k", 0, head([]byte("v"), "id"))
 	if err != nil || rev == 0 {
 		t.Errorf("the same commit again: rev %d, %v", rev, err)
 	}
-	if _, err := c.Commit(within(t, 5*time.Second), "t", 1, epoch, "k", 0, []byte("v"), true, []string{"other"}); !errors.Is(err, ErrConflict) {
+	if _, err := commit(within(t, 5*time.Second), c, epoch, "k", 0, head([]byte("v"), "other")); !errors.Is(err, ErrConflict) {
 		t.Errorf("another commit of the same value at the old revision: %v", err)
 	}
-	if _, _, got, _, _ := c.Load(within(t, time.Second), "t", 1, "k"); got != rev {
+	if _, got, _ := c.Load(within(t, time.Second), "t", 1, "k"); got != rev {
 		t.Errorf("entity at revision %d, want %d", got, rev)
 	}
 }
@@ -260,7 +282,7 @@ func TestEtcdStopsAndComesBack(t *testing.T) {
 	}
 	for range 20 {
 		start := time.Now()
-		_, err := c.Commit(within(t, 5*time.Second), "t", 1, epoch, "k", 0, []byte("v"), true, []string{"id"})
+		_, err := commit(within(t, 5*time.Second), c, epoch, "k", 0, head([]byte("v"), "id"))
 		if d := time.Since(start); outcome(err) != storev1.Outcome_OUTCOME_NOT_APPLIED || d > 50*time.Millisecond {
 			t.Fatalf("commit without etcd: %v after %s", err, d)
 		}
@@ -272,7 +294,7 @@ func TestEtcdStopsAndComesBack(t *testing.T) {
 	server.Restart()
 	eventually(t, 10*time.Second, "etcd is back", c.Up)
 	// The lease outlived the restart, and the claim with it.
-	if _, err := c.Commit(within(t, 5*time.Second), "t", 1, epoch, "k", 0, []byte("v"), true, []string{"id"}); err != nil {
+	if _, err := commit(within(t, 5*time.Second), c, epoch, "k", 0, head([]byte("v"), "id")); err != nil {
 		t.Errorf("commit after the restart: %v", err)
 	}
 	eventually(t, 5*time.Second, "reads from memory again", func() bool { return c.Held("t", 1, epoch) })
@@ -294,15 +316,15 @@ func TestRestartedStoreTakesItsSlotsBackAtOnce(t *testing.T) {
 	if epoch := claim(t, again, 1); epoch == old {
 		t.Errorf("epoch %d as before: hot copies of the former process would count", epoch)
 	}
-	if _, err := crashed.Commit(within(t, time.Second), "t", 1, old, "k", 0, nil, true, nil); !errors.Is(err, ErrNotOwner) {
+	if _, err := commit(within(t, time.Second), crashed, old, "k", 0, head(nil, "")); !errors.Is(err, ErrNotOwner) {
 		t.Errorf("commit in the name of the former process: %v", err)
 	}
 	// Another process under the same name proves nothing about this one.
 	stranger := open(t, server.NewPath(), "a", long, func(cfg *Config) { cfg.Home = "elsewhere" })
-	if _, _, err := stranger.Claim(within(t, 5*time.Second), "t", 1); !errors.Is(err, errFormer) {
+	if _, _, err := stranger.Claim(within(t, 5*time.Second), "t", 1); !errors.Is(err, ownership.ErrFormer) {
 		t.Errorf("same node name from another home: %v", err)
 	}
-	if got := claim(t, again, 1); got != again.claims[slotID{"t", 1}] {
+	if got := claim(t, again, 1); got != again.epoch(fenced.Slot{Type: "t", Number: 1}) {
 		t.Errorf("epoch %d", got)
 	}
 }
@@ -311,21 +333,29 @@ func TestInnocentCommitsOfABatchAreApplied(t *testing.T) {
 	server := etcdtest.Start(t)
 	c := open(t, server.Path, "a")
 	epoch := claim(t, c, 1)
-	mk := func(key string, epoch, expected int64) *commit {
-		data, _ := record{value: []byte("v"), exists: true, ids: []string{key}}.encode()
-		id := slotID{"t", 1}
-		return &commit{
-			id: id, slotKey: slotKey(id), entityKey: entityKey(id, key), epoch: epoch, expected: expected, record: data,
-			done: make(chan result, 1),
+	mk := func(key string, epoch, expected int64) *command {
+		p, err := newCommand(context.Background(), []fenced.Write{one(epoch, key, expected, head([]byte("v"), key))})
+		if err != nil {
+			t.Fatal(err)
 		}
+		return p
+	}
+	transact := func(commands ...*command) []*command {
+		shared := newTransaction()
+		for _, p := range commands {
+			if added, _ := shared.add(p); !added {
+				t.Fatal("does not fit")
+			}
+		}
+		return c.transact(shared)
 	}
 	good, conflicting := mk("good", epoch, 0), mk("conflicting", epoch, 7)
 	late := mk("late", epoch-1, 0)
-	again := c.transact([]*commit{good, conflicting})
+	again := transact(good, conflicting)
 	if len(again) != 1 || again[0] != good {
 		t.Fatalf("%d commits go again, want the innocent one", len(again))
 	}
-	if again := c.transact(again); again != nil {
+	if again := transact(again...); again != nil {
 		t.Fatal("the innocent one goes again for ever")
 	}
 	if res := <-good.done; res.err != nil {
@@ -335,7 +365,7 @@ func TestInnocentCommitsOfABatchAreApplied(t *testing.T) {
 		t.Errorf("conflicting: %v", res.err)
 	}
 	good = mk("good2", epoch, 0)
-	again = c.transact([]*commit{late, good})
+	again = transact(late, good)
 	if len(again) != 1 || again[0] != good {
 		t.Fatalf("%d commits go again, want the one with the right epoch", len(again))
 	}
@@ -351,18 +381,34 @@ func TestCommitRefusesWhatIsTooLarge(t *testing.T) {
 	server := etcdtest.Start(t)
 	c := open(t, server.Path, "a")
 	epoch := claim(t, c, 1)
-	big := make([]byte, MaxRecordBytes)
-	if _, err := c.Commit(within(t, time.Second), "t", 1, epoch, "k", 0, big, true, nil); !errors.Is(err, ErrTooLarge) {
+	big := make([]byte, MaxHeadBytes+1)
+	if _, err := commit(within(t, time.Second), c, epoch, "k", 0, big); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("too large: %v", err)
 	}
 	// Many large ones at once never exceed a transaction.
 	var wg sync.WaitGroup
 	for i := range 8 {
 		wg.Go(func() {
-			if _, err := c.Commit(within(t, 10*time.Second), "t", 1, epoch, fmt.Sprint(i), 0, big[:MaxRecordBytes/2], true, nil); err != nil {
+			if _, err := commit(within(t, 10*time.Second), c, epoch, fmt.Sprint(i), 0, head(big[:MaxHeadBytes/2], "")); err != nil {
 				t.Errorf("large: %v", err)
 			}
 		})
 	}
 	wg.Wait()
+}
+
+// A store whose keep-alives arrive but which hears no answers may serve nothing, and so must not keep its slots.
+func TestDeafHolderLosesItsSlots(t *testing.T) {
+	server := etcdtest.Start(t)
+	path := server.NewPath()
+	a, b := open(t, path, "a"), open(t, server.Path, "b")
+	epoch := claim(t, a, 1)
+	path.PauseAnswers()
+	eventually(t, 20*time.Second, "b owns the slot", func() bool {
+		owner, _, err := b.Claim(within(t, time.Second), "t", 1)
+		if owner == "b" && a.Held("t", 1, epoch) {
+			t.Fatal("b owns the slot while a serves it from memory")
+		}
+		return err == nil && owner == "b"
+	})
 }

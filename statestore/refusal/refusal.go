@@ -17,23 +17,32 @@ type Error struct {
 	Code    codes.Code
 	Outcome storev1.Outcome
 	Message string
+	// Precondition says that the caller's own condition of the version does not hold.
+	Precondition bool
 }
 
 func (e *Error) Error() string { return e.Message }
 
 // Proto is the refusal on the wire.
 func (e *Error) Proto() *storev1.Error {
-	return &storev1.Error{Code: int32(e.Code), Message: e.Message, Outcome: e.Outcome}
+	return &storev1.Error{Code: int32(e.Code), Message: e.Message, Outcome: e.Outcome, Precondition: e.Precondition}
 }
 
 // FromProto is the refusal that another store sent.
 func FromProto(e *storev1.Error) *Error {
-	return &Error{Code: codes.Code(e.GetCode()), Outcome: e.GetOutcome(), Message: e.GetMessage()}
+	return &Error{Code: codes.Code(e.GetCode()), Outcome: e.GetOutcome(), Message: e.GetMessage(), Precondition: e.GetPrecondition()}
 }
 
 // NotApplied refuses a request that changed nothing and never will.
 func NotApplied(code codes.Code, format string, args ...any) *Error {
 	return &Error{Code: code, Outcome: storev1.Outcome_OUTCOME_NOT_APPLIED, Message: fmt.Sprintf(format, args...)}
+}
+
+// Unmatched refuses a request whose own condition of the version does not hold.
+func Unmatched(format string, args ...any) *Error {
+	e := NotApplied(codes.FailedPrecondition, format, args...)
+	e.Precondition = true
+	return e
 }
 
 // Unknown reports a write that may have been applied, now or later.

@@ -53,6 +53,8 @@ func callName(req *storev1.Request) string {
 		return "commit"
 	case *storev1.Request_Abort:
 		return "abort"
+	case *storev1.Request_Settle:
+		return "settle"
 	case *storev1.Request_Configure:
 		return "configure"
 	case *storev1.Request_Inspect:

@@ -34,12 +34,12 @@ func (s *Server) NewPeer() *Peer {
 	return p
 }
 
-// Handle carries out a call that the other store forwarded: Get, Begin, Commit and Abort of strong entities. It is never
+// Handle carries out a call that the other store forwarded: Get, Begin, Commit, Abort and Settle of strong entities. It is never
 // forwarded again.
 func (p *Peer) Handle(ctx context.Context, req *storev1.Request) *storev1.Response {
 	var r *storev1.Response
 	switch req.GetCall().(type) {
-	case *storev1.Request_Get, *storev1.Request_Begin, *storev1.Request_Commit, *storev1.Request_Abort:
+	case *storev1.Request_Get, *storev1.Request_Begin, *storev1.Request_Commit, *storev1.Request_Abort, *storev1.Request_Settle:
 		r = p.server.engine.StrongCall(ctx, p.caller, true, req)
 	default:
 		r = refused(req, refusal.NotApplied(codes.PermissionDenied, "other stores may not make this call"))

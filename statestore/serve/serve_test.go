@@ -180,7 +180,7 @@ func TestCalls(t *testing.T) {
 	count := &storev1.Entity{Type: "count", Key: "k"}
 	wantCode(t, "no call", c.call(&storev1.Request{}), codes.Unimplemented, notApplied)
 	wantCode(t, "no entity", c.call(get("", true)), codes.InvalidArgument, notApplied)
-	wantCode(t, "begin of a type that is not strong", c.call(&storev1.Request{Call: &storev1.Request_Begin{Begin: &storev1.Begin{Entity: count}}}), codes.Unavailable, notApplied)
+	wantCode(t, "begin of a type that is not strong", c.call(&storev1.Request{Call: &storev1.Request_Begin{Begin: &storev1.Begin{Entity: count}}}), codes.FailedPrecondition, notApplied)
 	if r := c.call(commit("k", 2)); r.GetCommitted() == nil {
 		t.Errorf("commit: %v", r)
 	}

@@ -2,19 +2,20 @@ package strong
 
 import (
 	"context"
-	"slices"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
 	"github.com/holdfast-mesh/holdfast/internal/placement"
 	storev1 "github.com/holdfast-mesh/holdfast/proto/holdfast/store/v1"
 	"github.com/holdfast-mesh/holdfast/statestore/refusal"
+	"github.com/holdfast-mesh/holdfast/statestore/strong/entity"
 )
 
 // Type is what is configured for an entity type.
 type Type struct {
-	MaxStateBytes int
+	*entity.Type
 	// Replicas are the names of the slot's placed stores, in order.
 	Replicas func(slot uint32) []string
 }
@@ -27,19 +28,35 @@ type Config struct {
 	Links func() (Committer, Forwarder)
 	// Type refuses a type that is not configured, or not strong.
 	Type func(entityType string) (Type, error)
+	// Types lists the strong types, for the sweep.
+	Types func() []string
 	// Committed counts a commit.
 	Committed func(entityType string)
+	// Now is the wall clock, for TTLs and events; nil means time.Now. Deadlines go by time.Now.
+	Now func() time.Time
 }
 
 // Commands are a store's strong entities.
 type Commands struct {
 	cfg Config
+	// ctx ends with Close. work counts the sweep, and what is told to other stores.
+	ctx     context.Context
+	cancel  context.CancelFunc
+	work    sync.WaitGroup
+	started sync.Once
+	// own takes turns for the store itself.
+	own *Caller
 
-	// mu guards everything below, in slots, entities, turns and callers.
+	// mu guards everything below, in slots, entities, turns, commands and callers.
 	mu       sync.Mutex
 	slots    map[slotID]*slot
-	entities map[entityID]*entity
-	closed   bool
+	entities map[entityID]*active
+	commands map[string]*command
+	// bytes is about what the copies take.
+	bytes  int
+	closed bool
+	// skip are entities whose marks could not be seen to, and when they are tried again.
+	skip map[entityID]time.Time
 }
 
 type slotID struct {
@@ -49,52 +66,69 @@ type slotID struct {
 
 type entityID struct{ typ, key string }
 
-// entity is a strong entity in memory: its turn, who waits for it, and a copy of its state.
-type entity struct {
+// active is a strong entity in memory: its turn, who waits for it, and a copy of its state.
+type active struct {
 	id      entityID
 	slot    *slot
 	turn    *turn
 	waiting []*waiter
+	// users counts who looks at it without a turn: it is not forgotten under them.
+	users int
 	// epoch is the claim that the copy belongs to; 0: there is no copy.
 	epoch int64
-	copy  record
-	// told is the newest revision that a load brought: nobody may be given an older state after it.
-	told int64
-	// drops counts how often the copy was dropped: what was loaded before a drop is not installed after it.
-	drops uint64
+	copy  *entity.Record
+	// floor is the newest revision that was seen. What a slow load brings from before it is not kept.
+	floor at
+	// open is the revision at which a transaction that this store does not wait for may still change the entity: one that
+	// was given up, or that another store sends. A copy of that revision is not served: whoever reads it reads etcd. Zero:
+	// there is none.
+	open      at
+	openUntil time.Time
 }
 
-// record is an entity as etcd has it. Immutable.
-type record struct {
-	value  []byte
-	exists bool
-	rev    int64
-	ids    []string
-}
+// at is a revision of an entity under a claim of its slot. What is said of it means nothing under another claim.
+type at struct{ epoch, rev int64 }
 
-func (r record) applied(requestID string) bool {
-	return requestID != "" && slices.Contains(r.ids, requestID)
-}
-
-// New returns the strong entities of a store: none in memory.
+// New returns the strong entities of a store: none in memory. Start begins the sweep; Close must follow.
 func New(cfg Config) *Commands {
-	return &Commands{cfg: cfg, slots: map[slotID]*slot{}, entities: map[entityID]*entity{}}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	c := &Commands{
+		cfg: cfg, own: NewCaller(), slots: map[slotID]*slot{}, entities: map[entityID]*active{}, commands: map[string]*command{}, skip: map[entityID]time.Time{},
+	}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	return c
 }
 
-// Close ends all turns and refuses who waits.
+// Close ends all turns, refuses who waits, and waits for what is being told to other stores.
 func (c *Commands) Close() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.closed = true
+	for _, cmd := range c.commands {
+		c.abandon(cmd)
+	}
 	for _, e := range c.entities {
 		c.evict(e, errClosed)
 	}
+	c.mu.Unlock()
+	c.cancel()
+	c.work.Wait()
 }
 
 var errClosed = refusal.NotApplied(codes.Unavailable, "store is shutting down")
 
+// aside runs f on its own, within settleTimeout. mu is held.
+func (c *Commands) aside(f func(context.Context)) {
+	c.work.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
+		defer cancel()
+		f(ctx)
+	})
+}
+
 // evict ends the entity's turn and refuses who waits, unless a commit is under way: that one ends by itself.
-func (c *Commands) evict(e *entity, why error) {
+func (c *Commands) evict(e *active, why error) {
 	for _, w := range e.waiting {
 		w.ready <- granted{err: why}
 	}
@@ -105,126 +139,105 @@ func (c *Commands) evict(e *entity, why error) {
 }
 
 // entity finds or makes the entity. mu is held.
-func (c *Commands) entity(s *slot, id entityID) *entity {
+func (c *Commands) entity(s *slot, id entityID) *active {
 	if e := c.entities[id]; e != nil {
 		return e
 	}
+	looked := 0
 	for _, idle := range c.entities {
-		if len(c.entities) < maxEntities {
+		if len(c.entities) < maxActive && c.bytes < maxBytes || looked == maxLooks {
 			break
 		}
-		if idle.turn == nil && len(idle.waiting) == 0 {
-			c.forget(idle)
-		}
+		looked++
+		c.forget(idle)
 	}
-	e := &entity{id: id, slot: s}
+	e := &active{id: id, slot: s}
 	c.entities[id] = e
 	s.entities[id.key] = e
 	return e
 }
 
-// forget takes an idle entity out of memory. Who still holds the pointer only reads etcd in vain: its copy is not found again.
-func (c *Commands) forget(e *entity) {
-	e.drop()
+// use is entity for who wants no turn; release must follow.
+func (c *Commands) use(s *slot, id entityID) *active {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.entity(s, id)
+	e.users++
+	return e
+}
+
+func (c *Commands) release(e *active) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e.users--
+	if e.epoch == 0 {
+		c.forget(e)
+	}
+}
+
+// forget takes an idle entity out of memory. mu is held.
+func (c *Commands) forget(e *active) {
+	if e.turn != nil || len(e.waiting) > 0 || e.users > 0 || e.unsettled(e.open.epoch, e.open.rev) {
+		return
+	}
+	c.drop(e)
 	delete(c.entities, e.id)
 	delete(e.slot.entities, e.id.key)
 }
 
-// drop drops the copy.
-func (e *entity) drop() {
-	e.epoch, e.copy = 0, record{}
-	e.drops++
+// keep makes r the copy, unless there is a newer one, or the claim is over. mu is held.
+func (c *Commands) keep(e *active, epoch int64, r *entity.Record) {
+	if e.slot.epoch != epoch || e.epoch == epoch && e.copy.Revision >= r.Revision {
+		return
+	}
+	c.hold(e, epoch, r)
+	if e.open.epoch == epoch && e.open.rev < r.Revision {
+		// Its guard has failed.
+		e.open = at{}
+	}
+	if e.floor.epoch != epoch || e.floor.rev < r.Revision {
+		e.floor = at{epoch, r.Revision}
+	}
 }
 
-// fresh returns the entity's state as of now, and the claim under which it is. A *movedError says that the slot is
-// another store's.
-func (c *Commands) fresh(ctx context.Context, s *slot, e *entity) (record, int64, error) {
-	committer, _ := c.cfg.Links()
-	for range attempts {
-		owner, epoch, err := c.claim(ctx, s)
-		if err != nil {
-			return record{}, 0, err
-		}
-		if owner != c.cfg.Node {
-			return record{}, 0, &movedError{owner: owner}
-		}
-		held := committer.Held(s.id.typ, s.id.number, epoch)
-		c.mu.Lock()
-		if held && e.epoch == epoch {
-			r := e.copy
-			c.mu.Unlock()
-			return r, epoch, nil
-		}
-		drops := e.drops
-		c.mu.Unlock()
-		if !committer.Up() {
-			return record{}, 0, errEtcdGone
-		}
-		r := record{}
-		r.value, r.exists, r.rev, r.ids, err = committer.Load(ctx, s.id.typ, s.id.number, e.id.key)
-		if err != nil {
-			return record{}, 0, readRefusal("load "+e.id.String(), err)
-		}
-		if !c.install(s, e, epoch, drops, &r) {
-			continue
-		}
-		if committer.Held(s.id.typ, s.id.number, epoch) {
-			return r, epoch, nil
-		}
-		if owner, err := committer.Owner(ctx, s.id.typ, s.id.number); err == nil && owner == c.cfg.Node && c.claimedAs(s, epoch) {
-			return r, epoch, nil
-		}
-		c.unclaim(s, epoch)
+// drop drops the copy. mu is held.
+func (c *Commands) drop(e *active) { c.hold(e, 0, nil) }
+
+// hold replaces the copy, and keeps account of the memory. mu is held.
+func (c *Commands) hold(e *active, epoch int64, r *entity.Record) {
+	if e.copy != nil {
+		c.bytes -= e.copy.Size()
 	}
-	return record{}, 0, refusal.NotApplied(codes.Unavailable, "slot %d of %s changes hands", s.id.number, s.id.typ)
+	if r != nil {
+		c.bytes += r.Size()
+	}
+	e.epoch, e.copy = epoch, r
 }
 
-// install keeps what was loaded, unless there is something newer: then that is r. It reports false where others were told of
-// something newer already, and it is not here any more. Etcd may answer two loads in another order than it carried them
-// out, and between them a commit that was given up as unknown may arrive.
-func (c *Commands) install(s *slot, e *entity, epoch int64, drops uint64, r *record) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	forgotten := false
-	if now := c.entities[e.id]; now != nil && now != e {
-		e, forgotten = now, true
-	}
-	switch {
-	case s.epoch != epoch:
-		return true // The caller looks whose the slot is.
-	case e.epoch == epoch && e.copy.rev >= r.rev:
-		*r = e.copy
-		return true
-	case r.rev < e.told:
-		return false
-	case e.epoch == epoch || !forgotten && e.drops == drops:
-		e.epoch, e.copy = epoch, *r
-	}
-	e.told = r.rev
-	return true
+// unsettle says that a transaction may change the entity from this revision on, whenever etcd gets to it. mu is held.
+func (e *active) unsettle(epoch, rev int64) {
+	e.open, e.openUntil = at{epoch, rev}, time.Now().Add(openFor)
+}
+
+// unsettled reports whether a copy of this revision may be changed by a transaction that this store does not wait for.
+// mu is held.
+func (e *active) unsettled(epoch, rev int64) bool {
+	return epoch != 0 && e.open == at{epoch, rev} && time.Now().Before(e.openUntil)
 }
 
 var errEtcdGone = refusal.NotApplied(codes.Unavailable, "etcd is gone: strong entities wait for it")
 
-// read returns the entity's state, linearizably.
-func (c *Commands) read(ctx context.Context, s *slot, id entityID) (*storev1.State, error) {
-	c.mu.Lock()
-	e := c.entity(s, id)
-	c.mu.Unlock()
-	r, _, err := c.fresh(ctx, s, e)
-	if err != nil {
-		return nil, err
-	}
-	return stateOf(id, r), nil
-}
-
 // Peek returns what memory has of the entity: it may be old, and calls nobody. active is false where there is nothing.
 func (c *Commands) Peek(typ, key string) (state *storev1.State, active bool) {
+	t, err := c.cfg.Type(typ)
+	if err != nil {
+		return nil, false
+	}
 	id := entityID{typ, key}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if e := c.entities[id]; e != nil && e.epoch != 0 {
-		return stateOf(id, e.copy), true
+		return stateOf(t, id, e.copy), true
 	}
 	return nil, false
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -12,11 +13,14 @@ import (
 
 	"go.uber.org/goleak"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/durationpb"
 
+	configv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/config/v1"
 	storev1 "github.com/holdfast-mesh/holdfast/proto/holdfast/store/v1"
 	holdfastv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/v1"
 	"github.com/holdfast-mesh/holdfast/statestore/refusal"
 	"github.com/holdfast-mesh/holdfast/statestore/strong"
+	"github.com/holdfast-mesh/holdfast/statestore/strong/entity"
 	"github.com/holdfast-mesh/holdfast/statestore/strong/strongtest"
 )
 
@@ -28,9 +32,16 @@ type mesh struct {
 	etcd   *strongtest.Etcd
 	nodes  map[string]*node
 	placed []string
+	types  map[string]*entity.Type
 	// cut makes calls to a node fail.
 	mu  sync.Mutex
 	cut map[string]error
+	// silent are nodes that do not answer before the channel is closed.
+	silent map[string]chan struct{}
+	// deaf are nodes whose answers to commits are lost.
+	deaf map[string]bool
+	// work counts calls that went on without their caller.
+	work sync.WaitGroup
 }
 
 type node struct {
@@ -42,41 +53,77 @@ type node struct {
 }
 
 func newMesh(t *testing.T, names ...string) *mesh {
-	m := &mesh{t: t, etcd: strongtest.New(), nodes: map[string]*node{}, placed: names, cut: map[string]error{}}
+	m := &mesh{t: t, etcd: strongtest.New(), nodes: map[string]*node{}, placed: names, types: types(t), cut: map[string]error{}}
 	for _, name := range names {
 		m.add(name)
 	}
 	return m
 }
 
+// types are those that tests use.
+func types(t *testing.T) map[string]*entity.Type {
+	all := map[string]*entity.Type{}
+	for _, typ := range []*configv1.EntityType{
+		{Type: "account", Model: configv1.Model_MODEL_VALUE, MaxStateBytes: 1000},
+		{Type: "cart", Model: configv1.Model_MODEL_EVENT_SOURCED, SnapshotEvery: 3},
+		{Type: "session", Model: configv1.Model_MODEL_VALUE, Ttl: durationpb.New(time.Minute)},
+		{Type: "basket", Model: configv1.Model_MODEL_EVENT_SOURCED, Ttl: durationpb.New(time.Minute)},
+		{Type: "large", Model: configv1.Model_MODEL_VALUE, MaxStateBytes: 1_000_000},
+		{Type: "used", Model: configv1.Model_MODEL_VALUE, Ttl: durationpb.New(time.Minute), TtlByUse: true},
+	} {
+		parsed, err := entity.NewType(typ)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[typ.Type] = parsed
+	}
+	return all
+}
+
 func (m *mesh) add(name string) *node {
 	n := &node{mesh: m, name: name, etcd: m.etcd.Store(name), peers: strong.NewCaller()}
-	n.cmd = strong.New(strong.Config{
-		Node:  name,
-		Links: func() (strong.Committer, strong.Forwarder) { return n.etcd, m },
-		Type: func(string) (strong.Type, error) {
-			return strong.Type{MaxStateBytes: 100, Replicas: func(uint32) []string { return m.placed }}, nil
-		},
-		Committed: func(string) {},
-	})
+	n.cmd = strong.New(m.config(name, func() (strong.Committer, strong.Forwarder) { return n.etcd, m }))
 	m.nodes[name] = n
 	m.t.Cleanup(n.cmd.Close)
 	return n
 }
 
+func (m *mesh) config(name string, links func() (strong.Committer, strong.Forwarder)) strong.Config {
+	return strong.Config{
+		Node:  name,
+		Links: links,
+		Type: func(typ string) (strong.Type, error) {
+			return strong.Type{Type: m.types[typ], Replicas: func(uint32) []string { return m.placed }}, nil
+		},
+		Types:     func() []string { return slices.Sorted(maps.Keys(m.types)) },
+		Committed: func(string) {},
+	}
+}
+
 // Call implements strong.Forwarder.
 func (m *mesh) Call(ctx context.Context, to string, req *storev1.Request) (*storev1.Response, error) {
 	m.mu.Lock()
-	err := m.cut[to]
+	err, silent, deaf := m.cut[to], m.silent[to], m.deaf[to] && req.GetCommit() != nil
 	m.mu.Unlock()
 	if err != nil {
 		return nil, err
+	}
+	if silent != nil {
+		select {
+		case <-silent:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 	n := m.nodes[to]
 	if n == nil {
 		return nil, errors.New("no such node")
 	}
-	return n.cmd.Call(ctx, n.peers, true, req), nil
+	r := n.cmd.Call(ctx, n.peers, true, req)
+	if deaf {
+		return nil, errors.New("connection reset")
+	}
+	return r, nil
 }
 
 func (m *mesh) setCut(to string, err error) {
@@ -333,10 +380,18 @@ func TestLostAnswerThatArrivesAfterTheNextLoad(t *testing.T) {
 	wantRefusal(t, "lost", a.put("k", "2", "y"), codes.DeadlineExceeded, unknown)
 	a.etcd.OnCommit(nil)
 	a.wantValue("k", "x")
+	caller := strong.NewCaller()
+	begun, err := a.begin(caller, "k", "3")
+	if err != nil {
+		t.Fatal(err)
+	}
 	if _, err := late(); err != nil {
 		t.Fatal(err)
 	}
-	wantRefusal(t, "commit on an old state", a.put("k", "3", "z"), codes.Aborted, notApplied)
+	// Whoever reads from now on reads what etcd has, though nobody told this store.
+	a.wantValue("k", "y")
+	_, err = a.commit(caller, "k", "3", begun.Token, "z")
+	wantRefusal(t, "commit on an old state", err, codes.Aborted, notApplied)
 	a.wantValue("k", "y")
 	a.mustPut("k", "4", "w")
 }
@@ -380,24 +435,26 @@ func TestOwnershipMoves(t *testing.T) {
 }
 
 func TestOldHint(t *testing.T) {
-	m := newMesh(t, "a", "b", "c")
-	a, b, c := m.nodes["a"], m.nodes["b"], m.nodes["c"]
-	a.mustPut("k", "1", "x")
-	c.wantValue("k", "x")
-	a.etcd.Lapse()
-	b.mustPut("k", "2", "y")
-	c.wantValue("k", "y")
-	b.etcd.Lapse()
-	a.mustPut("k", "3", "z")
-	c.mustPut("k", "4", "w")
-	a.wantValue("k", "w")
-	// An owner that can't be reached is asked for again, too.
-	m.setCut("a", errors.New("broken"))
-	if _, err := c.get("k"); err == nil {
-		t.Fatal("read through a cut")
-	}
-	a.etcd.Lapse()
-	c.wantValue("k", "w")
+	synctest.Test(t, func(t *testing.T) {
+		m := newMesh(t, "a", "b", "c")
+		a, b, c := m.nodes["a"], m.nodes["b"], m.nodes["c"]
+		a.mustPut("k", "1", "x")
+		c.wantValue("k", "x")
+		a.etcd.Lapse()
+		b.mustPut("k", "2", "y")
+		c.wantValue("k", "y")
+		b.etcd.Lapse()
+		a.mustPut("k", "3", "z")
+		c.mustPut("k", "4", "w")
+		a.wantValue("k", "w")
+		// An owner that can't be reached is asked for again, too.
+		m.setCut("a", errors.New("broken"))
+		if _, err := c.get("k"); err == nil {
+			t.Fatal("read through a cut")
+		}
+		a.etcd.Lapse()
+		c.wantValue("k", "w")
+	})
 }
 
 func TestEtcdGone(t *testing.T) {
@@ -436,23 +493,25 @@ func TestReadWithoutLeaseLoads(t *testing.T) {
 }
 
 func TestOwnerUnreachable(t *testing.T) {
-	m := newMesh(t, "a", "b")
-	a, b := m.nodes["a"], m.nodes["b"]
-	a.mustPut("k", "1", "x")
-	begun, err := b.begin(strong.NewCaller(), "k", "2")
-	if err != nil {
-		t.Fatal(err)
-	}
-	m.setCut("a", errors.New("broken"))
-	_, err = b.get("k")
-	wantRefusal(t, "get", err, codes.Unavailable, notApplied)
-	_, err = b.begin(strong.NewCaller(), "k", "3")
-	wantRefusal(t, "begin", err, codes.Unavailable, notApplied)
-	_, err = b.commit(strong.NewCaller(), "k", "2", begun.Token, "y")
-	wantRefusal(t, "commit", err, codes.DeadlineExceeded, unknown)
-	m.setCut("a", &strongtest.Error{Text: "no connection", Result: notApplied, GRPC: codes.Unavailable})
-	_, err = b.commit(strong.NewCaller(), "k", "2", begun.Token, "y")
-	wantRefusal(t, "commit that was never sent", err, codes.Unavailable, notApplied)
+	synctest.Test(t, func(t *testing.T) {
+		m := newMesh(t, "a", "b")
+		a, b := m.nodes["a"], m.nodes["b"]
+		a.mustPut("k", "1", "x")
+		begun, err := b.begin(strong.NewCaller(), "k", "2")
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.setCut("a", errors.New("broken"))
+		_, err = b.get("k")
+		wantRefusal(t, "get", err, codes.Unavailable, notApplied)
+		_, err = b.begin(strong.NewCaller(), "k", "3")
+		wantRefusal(t, "begin", err, codes.Unavailable, notApplied)
+		_, err = b.commit(strong.NewCaller(), "k", "2", begun.Token, "y")
+		wantRefusal(t, "commit", err, codes.DeadlineExceeded, unknown)
+		m.setCut("a", &strongtest.Error{Text: "no connection", Result: notApplied, GRPC: codes.Unavailable})
+		_, err = b.commit(strong.NewCaller(), "k", "2", begun.Token, "y")
+		wantRefusal(t, "commit that was never sent", err, codes.Unavailable, notApplied)
+	})
 }
 
 func TestLostConnectionEndsRemoteTurn(t *testing.T) {
@@ -482,7 +541,7 @@ func TestWhatCommitRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = a.commit(caller, "k", "1", begun.Token, string(make([]byte, 101)))
+	_, err = a.commit(caller, "k", "1", begun.Token, string(make([]byte, 1001)))
 	wantRefusal(t, "too large", err, codes.ResourceExhausted, notApplied)
 	begun, err = a.begin(caller, "k", "1")
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	storev1 "github.com/holdfast-mesh/holdfast/proto/holdfast/store/v1"
 	"github.com/holdfast-mesh/holdfast/statestore/strong"
 	"github.com/holdfast-mesh/holdfast/statestore/strong/strongtest"
 )
@@ -19,7 +20,7 @@ type slowLoads struct {
 	before, after chan struct{}
 }
 
-func (s *slowLoads) Load(ctx context.Context, typ string, slot uint32, key string) ([]byte, bool, int64, []string, error) {
+func (s *slowLoads) Load(ctx context.Context, typ string, slot uint32, key string) ([]byte, int64, error) {
 	s.mu.Lock()
 	before, after := s.before, s.after
 	s.before, s.after = nil, nil
@@ -27,11 +28,11 @@ func (s *slowLoads) Load(ctx context.Context, typ string, slot uint32, key strin
 	if before != nil {
 		<-before
 	}
-	value, exists, rev, ids, err := s.Store.Load(ctx, typ, slot, key)
+	head, rev, err := s.Store.Load(ctx, typ, slot, key)
 	if after != nil {
 		<-after
 	}
-	return value, exists, rev, ids, err
+	return head, rev, err
 }
 
 // hold makes the next load wait.
@@ -47,16 +48,10 @@ func TestReadsNeverGoBack(t *testing.T) {
 	for _, slowerReader := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			etcd := &slowLoads{Store: strongtest.New().Store("a")}
-			m := &mesh{t: t, nodes: map[string]*node{}, cut: map[string]error{}}
+			m := &mesh{t: t, nodes: map[string]*node{}, types: types(t), cut: map[string]error{}}
 			a := &node{mesh: m, name: "a", etcd: etcd.Store, peers: strong.NewCaller()}
-			a.cmd = strong.New(strong.Config{
-				Node:  "a",
-				Links: func() (strong.Committer, strong.Forwarder) { return etcd, m },
-				Type: func(string) (strong.Type, error) {
-					return strong.Type{MaxStateBytes: 100, Replicas: func(uint32) []string { return []string{"a"} }}, nil
-				},
-				Committed: func(string) {},
-			})
+			m.placed = []string{"a"}
+			a.cmd = strong.New(m.config("a", func() (strong.Committer, strong.Forwarder) { return etcd, m }))
 			t.Cleanup(a.cmd.Close)
 			a.mustPut("k", "1", "old")
 			var late func() (int64, error)
@@ -107,4 +102,90 @@ func TestReadsNeverGoBack(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A load is carried out, and its answer takes longer than a commit that comes after it. What memory had is dropped meanwhile:
+// the old state must not be what memory has from then on.
+func TestSlowLoadsAreNotKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		etcd := &slowLoads{Store: strongtest.New().Store("a")}
+		m := &mesh{t: t, nodes: map[string]*node{}, types: types(t), cut: map[string]error{}, placed: []string{"a"}}
+		a := &node{mesh: m, name: "a", etcd: etcd.Store, peers: strong.NewCaller()}
+		a.cmd = strong.New(m.config("a", func() (strong.Committer, strong.Forwarder) { return etcd, m }))
+		t.Cleanup(a.cmd.Close)
+		a.mustPut("k", "1", "old")
+		release := make(chan struct{})
+		etcd.hold(nil, release)
+		etcd.SetHeld(false)
+		slow := make(chan struct{})
+		go func() {
+			defer close(slow)
+			if _, err := a.get("k"); err != nil {
+				t.Error(err)
+			}
+		}()
+		synctest.Wait()
+		etcd.SetHeld(true)
+		a.mustPut("k", "2", "new")
+		r := a.cmd.Call(context.Background(), a.peers, true, &storev1.Request{Call: &storev1.Request_Settle{
+			Settle: &storev1.Settle{Entity: ent("k"), Token: "another.b", Revision: 1000},
+		}})
+		if r.Error != nil {
+			t.Fatal(r.Error)
+		}
+		close(release)
+		<-slow
+		a.wantValue("k", "new")
+	})
+}
+
+// A load that a store began as the owner ends after another has become it, and brings what the new owner has committed but
+// not been told of. Nobody must see that before the new owner's readers do.
+func TestLoadsOfAFormerOwnerAreNotGivenOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMesh(t, "b")
+		b := m.nodes["b"]
+		etcd := &slowLoads{Store: m.etcd.Store("a")}
+		a := &node{mesh: m, name: "a", etcd: etcd.Store, peers: strong.NewCaller()}
+		m.placed = []string{"a", "b"}
+		a.cmd = strong.New(m.config("a", func() (strong.Committer, strong.Forwarder) { return etcd, m }))
+		m.nodes["a"] = a
+		t.Cleanup(a.cmd.Close)
+		a.mustPut("k", "1", "old")
+		a.cmd.Call(context.Background(), a.peers, true, &storev1.Request{Call: &storev1.Request_Settle{
+			Settle: &storev1.Settle{Entity: ent("k"), Token: "another.b", Revision: 1000},
+		}})
+		release, answer := make(chan struct{}), make(chan struct{})
+		etcd.hold(release, nil)
+		saw := make(chan string, 1)
+		go func() {
+			s, err := a.get("k")
+			if err != nil {
+				t.Error(err)
+			}
+			saw <- string(s.GetValue().GetValue())
+		}()
+		synctest.Wait()
+		a.etcd.Lapse()
+		b.wantValue("k", "old")
+		b.etcd.OnCommit(func(apply func() (int64, error)) (int64, error) {
+			rev, err := apply()
+			<-answer
+			return rev, err
+		})
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			b.mustPut("k", "2", "new")
+		}()
+		synctest.Wait()
+		close(release)
+		if got := <-saw; got != "old" {
+			t.Errorf("the former owner's reader saw %q", got)
+		}
+		b.wantValue("k", "old")
+		close(answer)
+		<-done
+		b.wantValue("k", "new")
+	})
 }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/holdfast-mesh/holdfast/internal/planted"
 	"github.com/holdfast-mesh/holdfast/statestore/refusal"
 )
 
@@ -16,7 +18,9 @@ type slot struct {
 	// owner is a hint where it is another store, "" where nothing is known. epoch is not 0 where it is this one.
 	owner    string
 	epoch    int64
-	entities map[string]*entity
+	entities map[string]*active
+	// unreached counts owners that could not be reached, so that another placed store is tried for a slot that is free.
+	unreached int
 	// asking lets one call at a time ask etcd. Not under mu.
 	asking chan struct{}
 }
@@ -33,7 +37,7 @@ func (c *Commands) slot(id slotID) *slot {
 	defer c.mu.Unlock()
 	s := c.slots[id]
 	if s == nil {
-		s = &slot{id: id, entities: map[string]*entity{}, asking: make(chan struct{}, 1)}
+		s = &slot{id: id, entities: map[string]*active{}, asking: make(chan struct{}, 1)}
 		c.slots[id] = s
 	}
 	return s
@@ -56,7 +60,7 @@ func (c *Commands) claim(ctx context.Context, s *slot) (owner string, epoch int6
 	committer, _ := c.cfg.Links()
 	settled := func() bool {
 		owner, epoch = c.known(s)
-		return owner != "" && (owner != c.cfg.Node || committer.Held(s.id.typ, s.id.number, epoch))
+		return owner != "" && (owner != c.cfg.Node || committer.Held(s.id.typ, s.id.number, epoch) || planted.On(planted.ReadWithoutLease))
 	}
 	if settled() {
 		return owner, epoch, nil
@@ -83,8 +87,10 @@ func (c *Commands) claim(ctx context.Context, s *slot) (owner string, epoch int6
 	} else {
 		owner, err = committer.Owner(ctx, s.id.typ, s.id.number)
 		if err == nil && owner == "" && len(placed) > 0 {
-			// Free, and not ours to take: the first placed store claims it when we forward.
-			owner = placed[0]
+			// Free, and not ours to take: a placed store claims it when we forward, the first one that can be reached.
+			c.mu.Lock()
+			owner = placed[s.unreached%len(placed)]
+			c.mu.Unlock()
 		}
 	}
 	if err != nil {
@@ -101,6 +107,12 @@ func (c *Commands) learn(s *slot, owner string, epoch int64) {
 	if epoch != s.epoch {
 		c.reset(s)
 	}
+	for _, e := range s.entities {
+		if e.open.epoch != epoch {
+			// What was sent under another claim can't be carried out any more.
+			e.open = at{}
+		}
+	}
 	s.owner, s.epoch = owner, epoch
 }
 
@@ -115,18 +127,46 @@ func (c *Commands) unclaim(s *slot, epoch int64) {
 }
 
 // doubt forgets a hint that another store owns the slot.
-func (c *Commands) doubt(s *slot, owner string) {
+func (c *Commands) doubt(s *slot, owner string, reached bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if s.owner == owner && s.epoch == 0 {
 		s.owner = ""
 	}
+	if !reached {
+		s.unreached++
+	}
 }
 
-// reset drops the slot's copies and ends its turns; those who wait go on and see for themselves.
+// vacated waits until the slot is not owner's any more, but not for long: the owner may only have been out of reach. false:
+// the call's time is up, or there is no sense in waiting.
+func (c *Commands) vacated(ctx context.Context, s *slot, owner string) bool {
+	committer, _ := c.cfg.Links()
+	patience := askAgain
+	if deadline, ok := ctx.Deadline(); ok {
+		patience = min(patience, time.Until(deadline)-lastWord)
+	}
+	if patience <= 0 || !committer.Up() {
+		return false
+	}
+	wait, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	start := time.Now()
+	_ = committer.Vacated(wait, s.id.typ, s.id.number, owner)
+	if early := atLeast - time.Since(start); early > 0 {
+		// It was so all the time.
+		select {
+		case <-time.After(early):
+		case <-wait.Done():
+		}
+	}
+	return ctx.Err() == nil && committer.Up()
+}
+
+// reset drops what was built on the slot's claim: copies, and turns; those who wait go on and see for themselves. mu is held.
 func (c *Commands) reset(s *slot) {
 	for _, e := range s.entities {
-		e.drop()
+		c.drop(e)
 		if e.turn != nil && e.turn.committing == nil && e.turn.base != nil {
 			c.end(e, e.turn)
 		}

@@ -12,6 +12,7 @@ import (
 
 	storev1 "github.com/holdfast-mesh/holdfast/proto/holdfast/store/v1"
 	"github.com/holdfast-mesh/holdfast/statestore/refusal"
+	"github.com/holdfast-mesh/holdfast/statestore/strong/entity"
 )
 
 // turn is one command's exclusive hold of an entity.
@@ -23,8 +24,12 @@ type turn struct {
 	deadline time.Time
 	timer    *time.Timer
 	// base is the state that the command was given, under the claim epoch; nil until it was loaded.
-	base  *record
+	base  *entity.Record
 	epoch int64
+	// parts counts the commands on several entities that have this turn as a part and may still commit it; 0 for a turn of
+	// one entity's command. unsettled says that the base was so before any of them.
+	parts     int
+	unsettled bool
 	// committing is the commit under way. Nothing but its end ends the turn then.
 	committing *commit
 	over       bool
@@ -54,9 +59,11 @@ type granted struct {
 // Caller is who takes turns: a connection of the API, or all other stores together. Its turns end when it goes.
 type Caller struct {
 	gone  bool
-	turns map[*turn]*entity
+	turns map[*turn]*active
 	// remote are turns at other stores, by token.
 	remote map[string]remoteTurn
+	// commands are those on several entities that it began here.
+	commands map[*command]struct{}
 }
 
 type remoteTurn struct {
@@ -66,7 +73,7 @@ type remoteTurn struct {
 
 // NewCaller returns a caller; Gone ends it.
 func NewCaller() *Caller {
-	return &Caller{turns: map[*turn]*entity{}, remote: map[string]remoteTurn{}}
+	return &Caller{turns: map[*turn]*active{}, remote: map[string]remoteTurn{}, commands: map[*command]struct{}{}}
 }
 
 // A token names the store that gave it, so that commit and abort find their way back.
@@ -83,7 +90,7 @@ func nodeOf(token string) string {
 }
 
 // acquire takes or joins the entity's turn, or waits for it.
-func (c *Commands) acquire(ctx context.Context, s *slot, id entityID, caller *Caller, requestID string) (*entity, *turn, error) {
+func (c *Commands) acquire(ctx context.Context, s *slot, id entityID, caller *Caller, requestID string) (*active, *turn, error) {
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		deadline = time.Now().Add(defaultTimeout)
@@ -148,7 +155,7 @@ func waitedTooLong(id entityID, ctx context.Context) error {
 }
 
 // give makes w's turn. mu is held, and e has none.
-func (c *Commands) give(e *entity, w *waiter) *turn {
+func (c *Commands) give(e *active, w *waiter) *turn {
 	t := &turn{token: c.newToken(), requestID: w.requestID, holders: map[*Caller]int{}, deadline: w.deadline}
 	t.timer = time.AfterFunc(time.Until(w.deadline), func() { c.expire(e, t) })
 	e.turn = t
@@ -156,7 +163,7 @@ func (c *Commands) give(e *entity, w *waiter) *turn {
 	return t
 }
 
-func (c *Commands) join(e *entity, t *turn, caller *Caller, deadline time.Time) {
+func (c *Commands) join(e *active, t *turn, caller *Caller, deadline time.Time) {
 	t.holders[caller]++
 	caller.turns[t] = e
 	if deadline.After(t.deadline) {
@@ -166,7 +173,7 @@ func (c *Commands) join(e *entity, t *turn, caller *Caller, deadline time.Time) 
 }
 
 // leave takes back one hold of a caller. A caller without one changes nothing.
-func (c *Commands) leave(e *entity, t *turn, caller *Caller) {
+func (c *Commands) leave(e *active, t *turn, caller *Caller) {
 	if t.over || t.holders[caller] == 0 {
 		return
 	}
@@ -180,7 +187,7 @@ func (c *Commands) leave(e *entity, t *turn, caller *Caller) {
 	}
 }
 
-func (c *Commands) expire(e *entity, t *turn) {
+func (c *Commands) expire(e *active, t *turn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	// A deadline that was moved while the timer fired.
@@ -195,7 +202,7 @@ func (c *Commands) expire(e *entity, t *turn) {
 }
 
 // end ends the turn and gives the next. mu is held.
-func (c *Commands) end(e *entity, t *turn) {
+func (c *Commands) end(e *active, t *turn) {
 	t.over = true
 	t.timer.Stop()
 	for caller := range t.holders {
@@ -240,6 +247,9 @@ func (c *Commands) Gone(caller *Caller) {
 	for t, e := range caller.turns {
 		t.holders[caller] = 1
 		c.leave(e, t, caller)
+	}
+	for cmd := range caller.commands {
+		c.abandon(cmd)
 	}
 	remote := caller.remote
 	caller.remote = nil

@@ -20,6 +20,9 @@ import (
 // memoryTime is how long a LOCAL_MEM change may be in memory only, on a disk that is well.
 const memoryTime = 100 * time.Millisecond
 
+// configureAgain is the control plane's tick.
+const configureAgain = time.Second
+
 // node is one store, by turns up and down.
 type node struct {
 	world  *world
@@ -91,11 +94,23 @@ func (n *node) up() {
 	w.log("%s is up, identity %016x", n.name, engine.Replica())
 }
 
-// configure gives the store the configuration, as a control plane does when a store connects.
+// configure gives the store the configuration, as a control plane does when a store connects. One that could not keep it is
+// told again, as the control plane does at each tick.
 func (n *node) configure() {
-	if err := n.engine.Configure(context.Background(), n.world.configuration()); err != nil && !n.disturbed() {
-		n.world.t.Errorf("configure %s: %v", n.name, err)
+	err := n.engine.Configure(context.Background(), n.world.configuration())
+	if err == nil {
+		return
 	}
+	if !n.disturbed() {
+		n.world.t.Errorf("configure %s: %v", n.name, err)
+		return
+	}
+	life := n.life
+	n.world.later(configureAgain, func() {
+		if n.engine != nil && n.life == life {
+			n.configure()
+		}
+	})
 }
 
 // disturbed says that the disk is not well, so that errors are no surprise.
@@ -163,7 +178,7 @@ func (n *node) wipe() {
 	n.disks++
 	n.world.model.damaged(damage{node: n.name, at: time.Now()})
 	n.disk, n.copies = newDisk(&faultfs.FS{}, n.random.Uint64()), nil
-	n.poisoned = false
+	n.poisoned = time.Duration(n.skew.Load()) > time.Minute // The clock is still what it was.
 	n.world.log("%s: disk wiped", n.name)
 }
 

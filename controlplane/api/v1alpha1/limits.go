@@ -18,6 +18,8 @@ const (
 	MaxMetadataState = 4096
 	// MaxState is the largest state there is: it must fit, with the one before, in one frame to the store.
 	MaxState = 1 << 20
+	// MaxStrongState is the largest state of a strong type: with what is kept beside it, it must fit a transaction of etcd's.
+	MaxStrongState = 1<<20 - 8<<10
 	// MaxReplicas is the largest number of replicas that may be asked for; "all" has no bound.
 	MaxReplicas = 64
 
@@ -25,7 +27,13 @@ const (
 	defaultPassivateAfter = 10 * time.Minute
 	minPassivateAfter     = time.Second
 	// minTTL is far above the time that a change takes to reach the other replicas.
-	minTTL       = time.Second
+	minTTL = time.Second
+	// defaultSnapshotEvery keeps what a service has to replay small where nobody thought of it.
+	defaultSnapshotEvery = 100
+	// maxSnapshotEvery bounds what an activation has to read and a service has to replay.
+	maxSnapshotEvery = 10_000
+	// maxOthers is how many fields may name further entities.
+	maxOthers    = 16
 	maxNameBytes = 63
 	maxTypeBytes = 128
 )

@@ -116,6 +116,7 @@ func difference(a, b *Entity) (field, av, bv string) {
 		{"replicas", func(e *Entity) string { return e.Replicas.String() }},
 		{"maxStateBytes", func(e *Entity) string { return strconv.Itoa(e.MaxStateBytes) }},
 		{"ttl", func(e *Entity) string { return e.TTL.String() }},
+		{"ttlFrom", func(e *Entity) string { return e.TTLFrom }},
 		{"passivateAfter", func(e *Entity) string { return e.PassivateAfter.String() }},
 		{"onUnavailable", func(e *Entity) string { return e.OnUnavailable }},
 	} {

@@ -69,19 +69,23 @@ type Entity struct {
 	Affinity       string   `yaml:"affinity"`
 	Replicas       Replicas `yaml:"replicas"`
 	TTL            Duration `yaml:"ttl"`
+	TTLFrom        string   `yaml:"ttlFrom"`
 	Carriage       Carriage `yaml:"carriage"`
 	MaxStateBytes  int      `yaml:"maxStateBytes"`
 	PassivateAfter Duration `yaml:"passivateAfter"`
 	OnUnavailable  string   `yaml:"onUnavailable"`
 }
 
-// Key says where a request's entity key is: exactly one of the fields.
+// Key says where a request's entity key is: exactly one of Option, Field and Header.
 type Key struct {
 	// Option: in the request fields marked (holdfast.v1.entity_key).
 	Option bool `yaml:"option"`
 	// Field: at this path from the request message, for example presentation.id.
 	Field  string `yaml:"field"`
 	Header string `yaml:"header"`
+	// Others are paths of fields, single or repeated, that name further entities of the type; where there are none, the
+	// fields marked (holdfast.v1.other_entity_keys) do.
+	Others []string `yaml:"others"`
 }
 
 // Carriage says how the state travels to the service and back: exactly one of the fields.

@@ -72,6 +72,7 @@ func TestModels(t *testing.T) {
 	for _, tt := range []struct{ yaml, want string }{
 		{"{value: {}}", "value"},
 		{"value", "value"},
+		{"{value: {encoding: bytes}}", "value"},
 		{"gcounter", "gcounter"},
 		{"{pncounter: {}}", "pncounter"},
 		{"gset", "gset"},
@@ -97,6 +98,38 @@ func TestModels(t *testing.T) {
 		}
 		if got := c.Services[0].Spec.Entity.Model.String(); got != tt.want {
 			t.Errorf("%s: got %s, want %s", tt.yaml, got, tt.want)
+		}
+	}
+}
+
+// What only strong types have, with its defaults.
+func TestStrong(t *testing.T) {
+	for _, tt := range []struct {
+		model, more, want string
+		check             func(e *Entity) bool
+	}{
+		{"value", "", "value", func(e *Entity) bool { return e.TTLFrom == TTLFromWrite && e.Model.Value.Encoding == EncodingBytes }},
+		{"{value: {encoding: json}}", "", "value of json", nil},
+		{"{value: {encoding: proto}}", "", "value of proto", nil},
+		{"{value: {encoding: proto, message: bank.v1.Account}}", "", "value of the message bank.v1.Account", nil},
+		{"event_sourced", "", "event_sourced with a snapshot every 100", func(e *Entity) bool { return e.Model.EventSourced.State == StateFull }},
+		{"{event_sourced: {snapshotEvery: 0}}", "", "event_sourced with a snapshot every 0", nil},
+		{"{event_sourced: {snapshotEvery: 7, state: full}}", "", "event_sourced with a snapshot every 7", nil},
+		{"{event_sourced: {state: folded}}", "", "event_sourced, folded", func(e *Entity) bool { return e.Model.EventSourced.SnapshotEvery == 0 }},
+		{"value", "ttl: 1h", "value", func(e *Entity) bool { return e.TTLFrom == TTLFromWrite }},
+		{"event_sourced", "ttl: 1h\n    ttlFrom: use", "event_sourced with a snapshot every 100", func(e *Entity) bool { return e.TTLFrom == TTLFromUse }},
+		{"value", "key: {others: [to, items.sku]}", "value", func(e *Entity) bool { return e.Key.Option && len(e.Key.Others) == 2 }},
+		{"value", "key: {header: x-tenant, others: [to]}", "value", func(e *Entity) bool { return !e.Key.Option }},
+	} {
+		more := "consistency: strong\n    " + tt.more
+		c, err := Parse("f", []byte(sharing(tt.model, more, tt.model, more)))
+		if err != nil {
+			t.Errorf("%s, %s: %v", tt.model, tt.more, err)
+			continue
+		}
+		e := &c.Services[0].Spec.Entity
+		if got := e.Model.String(); got != tt.want || tt.check != nil && !tt.check(e) {
+			t.Errorf("%s, %s: got %s, %+v; want %s", tt.model, tt.more, got, e, tt.want)
 		}
 	}
 }
@@ -156,8 +189,25 @@ var edits = []struct{ name, old, new string }{
 	{"unknown bare model", "{ormap: {values: gcounter}}", "counter"},
 	{"model in another spelling", "{ormap: {values: gcounter}}", "OR_Set"},
 	{"model in a list", "{ormap: {values: gcounter}}", "[gcounter]"},
-	{"model not in this version", "{ormap: {values: gcounter}}", "{event_sourced: {}}"},
-	{"bare model not in this version", "{ormap: {values: gcounter}}", "event_sourced"},
+	{"eventual events", "{ormap: {values: gcounter}}", "event_sourced"},
+	{"events with write and affinity", "model: {ormap: {values: gcounter}}\n    consistency: eventual", "model: event_sourced\n    consistency: strong"},
+	{"events in an ormap", "values: gcounter", "values: event_sourced"},
+	{"events of another state", "{value: {}}", "{event_sourced: {state: partial}}"},
+	{"too few events", "{value: {}}", "{event_sourced: {snapshotEvery: -1}}"},
+	{"too many events", "{value: {}}", "{event_sourced: {snapshotEvery: 10001}}"},
+	{"folded, and snapshots", "{value: {}}", "{event_sourced: {state: folded, snapshotEvery: 5}}"},
+	{"unknown value encoding", "{value: {}}", "{value: {encoding: xml}}"},
+	{"eventual JSON", "{ormap: {values: gcounter}}", "{value: {encoding: json}}"},
+	{"message of JSON", "{value: {}}", "{value: {encoding: json, message: bank.v1.Account}}"},
+	{"message of bytes", "{value: {}}", "{value: {message: bank.v1.Account}}"},
+	{"bad message", "{value: {}}", "{value: {encoding: proto, message: bank/Account}}"},
+	{"others of an eventual type", "{option: true}", "{option: true, others: [to]}"},
+	{"bad others", "model: {value: {}}", "model: {value: {}}\n    key: {others: [to, items..id]}"},
+	{"others twice", "model: {value: {}}", "model: {value: {}}\n    key: {field: from, others: [to, from, to]}"},
+	{"no others", "model: {value: {}}", "model: {value: {}}\n    key: {others: [to, \"\"]}"},
+	{"too many others", "model: {value: {}}", "model: {value: {}}\n    key: {others: [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q]}"},
+	{"others as a string", "model: {value: {}}", "model: {value: {}}\n    key: {others: to}"},
+	{"two keys and others", "model: {value: {}}", "model: {value: {}}\n    key: {field: a, header: b, others: [to]}"},
 	{"setting of a model without settings", "{ormap: {values: gcounter}}", "{pncounter: {floor: 1}}"},
 	{"floor in words", "{ormap: {values: gcounter}}", "{bcounter: {floor: none}}"},
 	{"floor too low", "{ormap: {values: gcounter}}", "{bcounter: {floor: -9223372036854775809}}"},
@@ -183,7 +233,10 @@ var edits = []struct{ name, old, new string }{
 	{"ttl too short", "replicas: all", "replicas: all\n    ttl: 10ms"},
 	{"ttl of nothing", "replicas: all", "replicas: all\n    ttl: 0s"},
 	{"ttl of bcounter", "model: {ormap: {values: gcounter}}", "ttl: 24h\n    model: bcounter"},
-	{"ttl of strong", "consistency: strong", "consistency: strong\n    ttl: 24h"},
+	{"ttl of strong too short", "consistency: strong", "consistency: strong\n    ttl: 10ms"},
+	{"ttl from nothing", "consistency: strong", "consistency: strong\n    ttlFrom: use"},
+	{"ttl from elsewhere", "consistency: strong", "consistency: strong\n    ttl: 24h\n    ttlFrom: birth"},
+	{"ttl of eventual from use", "replicas: all", "replicas: all\n    ttl: 24h\n    ttlFrom: use"},
 	{"strong bcounter", "model: {value: {}}", "model: {bcounter: {floor: 5}}"},
 	{"unknown affinity", "affinity: local", "affinity: near"},
 	{"no replicas", "replicas: all", "replicas: 0"},
@@ -194,6 +247,7 @@ var edits = []struct{ name, old, new string }{
 	{"unknown encoding", "{field: {}}", "{metadata: {encoding: xml}}"},
 	{"metadata too large", "{field: {}}", "{metadata: {encoding: json}}"},
 	{"state too large", "65536", "1048577"},
+	{"strong state too large", "carriage: {metadata: {}}", "carriage: {field: {}}\n    maxStateBytes: 1048576"},
 	{"state of nothing", "65536", "0"},
 	{"state in words", "65536", "64KiB"},
 	{"passivation too short", "10m", "5ms"},
@@ -209,6 +263,9 @@ var edits = []struct{ name, old, new string }{
 	{"one type, two contracts", "bank.Account", "qa.Presentation"},
 	{"one type, two floors", "ALL", sharing("{bcounter: {floor: 1}}", "", "bcounter", "")},
 	{"one type, two ttls", "ALL", sharing("orset", "ttl: 24h", "orset", "")},
+	{"one type, two uses", "ALL", sharing("value", "consistency: strong\n    ttl: 24h\n    ttlFrom: use", "value", "consistency: strong\n    ttl: 24h")},
+	{"one type, two encodings", "ALL", sharing("{value: {encoding: json}}", "consistency: strong", "value", "consistency: strong")},
+	{"one type, two policies", "ALL", sharing("{event_sourced: {snapshotEvery: 7}}", "consistency: strong", "event_sourced", "consistency: strong")},
 	{"one type, two levels", "ALL", sharing("orset", "", "orset", "write: ALL")},
 	{"one type, two maps", "ALL", sharing("{ormap: {values: {ormap: {values: flag}}}}", "", "{ormap: {values: {ormap: {values: vote}}}}", "")},
 	{"two meshes", "  - name: page", "---\napiVersion: holdfast.dev/v1alpha1\nkind: LocalMesh\nmetadata: {name: more}\nspec:\n  workloads:\n  - name: page"},
@@ -265,7 +322,7 @@ func depth(m *Model) int {
 	for ; m != nil && m.ORMap != nil; n++ {
 		m = m.ORMap.Values
 	}
-	if m == nil || m.Name() == "" || n > 0 && (m.Value != nil || m.BCounter != nil) {
+	if m == nil || m.Name() == "" || n > 0 && (m.Value != nil || m.BCounter != nil || m.EventSourced != nil) {
 		return maxMapDepth + 1
 	}
 	return n
@@ -314,6 +371,8 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Add([]byte(sharing(nested(8, "orset"), "ttl: 1m", nested(8, "orset"), "ttl: 1m")))
 	f.Add([]byte(sharing("{bcounter: {floor: -1}}", "write: ALL", "{bcounter: {floor: -1}}", "write: ALL")))
+	f.Add([]byte(sharing("{value: {encoding: proto, message: a.B}}", "consistency: strong\n    ttl: 1m\n    ttlFrom: use", "value", "key: {field: a, others: [b]}")))
+	f.Add([]byte(sharing("{event_sourced: {state: folded}}", "consistency: strong", "event_sourced", "consistency: strong")))
 	f.Add([]byte("a: &a [*a, *a]\nb: {<<: *a}\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := Parse("f", data)
@@ -323,8 +382,12 @@ func FuzzParse(f *testing.F) {
 				if m := &e.Model; depth(m) > maxMapDepth || m.Name() == "" {
 					t.Errorf("accepted the model %s", m)
 				}
-				if e.TTL != 0 && (e.Model.BCounter != nil || e.Consistency == ConsistencyStrong || time.Duration(e.TTL) < minTTL) {
+				strong := e.Consistency == ConsistencyStrong
+				if e.TTL != 0 && (e.Model.BCounter != nil || time.Duration(e.TTL) < minTTL) || strong != (e.TTLFrom != "") {
 					t.Errorf("accepted ttl %s of a %s %s", e.TTL, e.Consistency, &e.Model)
+				}
+				if v := e.Model.Value; v != nil && v.Encoding != EncodingBytes && !strong || e.Model.EventSourced != nil && !strong || len(e.Key.Others) > 0 && !strong {
+					t.Errorf("accepted what only strong types have: %+v", e)
 				}
 				if s.Spec.WorkloadRef == nil || s.Spec.Descriptors == nil || e.Affinity == "" || e.MaxStateBytes < 1 || e.PassivateAfter < 1 {
 					t.Errorf("accepted but incomplete: %+v", s)

@@ -1,6 +1,7 @@
 package v1alpha1
 
 import (
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -30,18 +31,26 @@ const (
 
 	EncodingProto = "proto"
 	EncodingJSON  = "json"
+	EncodingBytes = "bytes"
 
-	ModelValue      = "value"
-	ModelGCounter   = "gcounter"
-	ModelPNCounter  = "pncounter"
-	ModelBCounter   = "bcounter"
-	ModelGSet       = "gset"
-	ModelORSet      = "orset"
-	ModelLWW        = "lww"
-	ModelMVRegister = "mvregister"
-	ModelFlag       = "flag"
-	ModelVote       = "vote"
-	ModelORMap      = "ormap"
+	StateFull   = "full"
+	StateFolded = "folded"
+
+	TTLFromWrite = "write"
+	TTLFromUse   = "use"
+
+	ModelValue        = "value"
+	ModelEventSourced = "event_sourced"
+	ModelGCounter     = "gcounter"
+	ModelPNCounter    = "pncounter"
+	ModelBCounter     = "bcounter"
+	ModelGSet         = "gset"
+	ModelORSet        = "orset"
+	ModelLWW          = "lww"
+	ModelMVRegister   = "mvregister"
+	ModelFlag         = "flag"
+	ModelVote         = "vote"
+	ModelORMap        = "ormap"
 
 	KindLocal = "Local"
 )
@@ -138,8 +147,9 @@ func (d *document) validateEntity(spec *ServiceSpec) {
 		d.word(at+"write", e.Write, []string{WriteLocal, WriteLocalMem, WriteMajority, WriteAll}, nil)
 		setDefault(&e.Affinity, AffinityLocal)
 		d.word(at+"affinity", e.Affinity, []string{AffinityLocal, AffinityOwner}, nil)
-		d.validateTTL(e)
+		d.validateEventual(e)
 	}
+	d.validateTTL(e)
 	setDefault(&e.OnUnavailable, OnUnavailableFail)
 	if d.word(at+"onUnavailable", e.OnUnavailable, []string{OnUnavailableFail, OnUnavailablePass}, nil) &&
 		e.OnUnavailable == OnUnavailablePass && e.Consistency == ConsistencyStrong {
@@ -156,14 +166,11 @@ func (d *document) validateEntity(spec *ServiceSpec) {
 
 func (d *document) validateStrong(e *Entity) {
 	const at = "spec.entity."
-	if name := e.Model.Name(); name != "" && name != ModelValue {
-		d.errorf(at+"consistency", "strong needs model {value: {}}: a CRDT merges concurrent writes and strong has none; write model: {value: {}}, or consistency: eventual")
+	if name := e.Model.Name(); name != "" && name != ModelValue && name != ModelEventSourced {
+		d.errorf(at+"consistency", "strong needs model value or event_sourced: a CRDT merges concurrent writes and strong has none; write model: value, or consistency: eventual")
 	}
 	if e.Write != "" {
 		d.errorf(at+"write", "strong needs none: a commit is in etcd before the reply leaves; remove it")
-	}
-	if d.written(at + "ttl") {
-		d.errorf(at+"ttl", "is for eventual types: strong values expire in a later version; remove it")
 	}
 	if e.Affinity == AffinityLocal {
 		d.errorf(at+"affinity", "local can't be with strong: only the owner commits; remove it, or write owner")
@@ -173,8 +180,32 @@ func (d *document) validateStrong(e *Entity) {
 	e.Affinity = AffinityOwner
 }
 
+// validateEventual reports what only strong types can have.
+func (d *document) validateEventual(e *Entity) {
+	const at = "spec.entity."
+	switch m := &e.Model; {
+	case m.EventSourced != nil:
+		d.errorf(at+"consistency", "event_sourced needs strong: events have one order; write consistency: strong")
+	case m.Value != nil && m.Value.Encoding != EncodingBytes:
+		d.errorf(at+"model.value.encoding", "is for strong types: others can't be patched; remove it, or write consistency: strong")
+	}
+	if len(e.Key.Others) > 0 {
+		d.errorf(at+"key.others", "is for strong types: only those change several entities as one; remove it, or write consistency: strong")
+	}
+	if e.TTLFrom != "" {
+		d.errorf(at+"ttlFrom", "is for strong types: others expire after their last write; remove it")
+	}
+}
+
 func (d *document) validateTTL(e *Entity) {
-	const at = "spec.entity.ttl"
+	const at, from = "spec.entity.ttl", "spec.entity.ttlFrom"
+	if e.Consistency == ConsistencyStrong {
+		if e.TTLFrom != "" && !d.written(at) {
+			d.errorf(from, "says what ttl counts from, and there is no ttl; write one, or remove it")
+		}
+		setDefault(&e.TTLFrom, TTLFromWrite)
+		d.word(from, e.TTLFrom, []string{TTLFromWrite, TTLFromUse}, nil)
+	}
 	switch {
 	case !d.written(at):
 	case e.Model.BCounter != nil:
@@ -192,8 +223,18 @@ func (d *document) written(field string) bool {
 
 func (d *document) validateKey(k *Key) {
 	const at = "spec.entity.key"
-	if !d.written(at) {
+	if !d.written(at) || len(k.Others) > 0 && !d.written(at+".option") && k.Field == "" && k.Header == "" {
 		k.Option = true
+	}
+	if len(k.Others) > maxOthers {
+		d.errorf(at+".others", "names %d fields, at most %d are read; make them one repeated field", len(k.Others), maxOthers)
+	}
+	for i, path := range k.Others {
+		if !fullName.MatchString(path) {
+			d.errorf(fmt.Sprintf("%s.others[%d]", at, i), "%q is no path of field names; write it like receiver.account", path)
+		} else if slices.Contains(k.Others[:i], path) || path == k.Field {
+			d.errorf(fmt.Sprintf("%s.others[%d]", at, i), "%s is named before; remove it", path)
+		}
 	}
 	if n := count(k.Option, k.Field != "", k.Header != ""); n != 1 {
 		d.errorf(at, "names %d sources; write exactly one of {option: true}, {field: PATH}, {header: NAME}", n)
@@ -239,8 +280,12 @@ func (d *document) validateCarriage(spec *ServiceSpec) {
 	} else if !written {
 		e.MaxStateBytes = defaultFieldState
 	}
-	if e.MaxStateBytes < 1 || e.MaxStateBytes > MaxState {
-		d.errorf(at+"maxStateBytes", "%d is out of range; write 1 to %d", e.MaxStateBytes, MaxState)
+	most := MaxState
+	if e.Consistency == ConsistencyStrong {
+		most = MaxStrongState
+	}
+	if e.MaxStateBytes < 1 || e.MaxStateBytes > most {
+		d.errorf(at+"maxStateBytes", "%d is out of range; write 1 to %d", e.MaxStateBytes, most)
 	}
 }
 

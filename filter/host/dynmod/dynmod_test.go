@@ -101,7 +101,7 @@ type fakeClient struct {
 }
 
 func (c *fakeClient) Up() bool { return true }
-func (c *fakeClient) Begin(_, _, _ string, _ time.Duration, done func(*storev1.Begun, error)) {
+func (c *fakeClient) Begin(_ *storev1.Begin, _ time.Duration, done func(*storev1.Begun, error)) {
 	c.begun = done
 }
 func (c *fakeClient) Abort(_, _, _ string) { c.aborted.Add(1) }

@@ -30,8 +30,8 @@ type store struct {
 type client interface {
 	Up() bool
 	Cached(entityType, key string) (*storev1.State, bool)
-	Get(entityType, key string, subscribe bool, timeout time.Duration, done func(*storev1.State, error))
-	Begin(entityType, key, requestID string, timeout time.Duration, done func(*storev1.Begun, error))
+	Get(req *storev1.Get, timeout time.Duration, done func(st *storev1.State, others []*storev1.State, err error))
+	Begin(req *storev1.Begin, timeout time.Duration, done func(*storev1.Begun, error))
 	Commit(req *storev1.Commit, timeout time.Duration, done func(*storev1.Committed, error))
 	Abort(entityType, key, token string)
 	Watch(entityType, key string, changed func(*storev1.State, error)) (cancel func())
@@ -73,7 +73,7 @@ func storeError(err error) *filter.StoreError {
 	}
 	var e *stateclient.Error
 	if errors.As(err, &e) {
-		return &filter.StoreError{Code: e.Code, Message: e.Message, Outcome: e.Outcome}
+		return &filter.StoreError{Code: e.Code, Message: e.Message, Outcome: e.Outcome, Precondition: e.Precondition}
 	}
 	return &filter.StoreError{Code: 13, Message: err.Error(), Outcome: storev1.Outcome_OUTCOME_UNKNOWN}
 }
@@ -84,19 +84,19 @@ func (s *stream) Cached(typ, key string) (*storev1.State, bool) {
 	return s.store.client.Cached(typ, key)
 }
 
-func (s *stream) Get(typ, key string, subscribe bool, timeout time.Duration) {
+func (s *stream) Get(req *storev1.Get, timeout time.Duration) {
 	s.expect()
 	s.asked = time.Now()
-	s.store.client.Get(typ, key, subscribe, timeout, func(st *storev1.State, err error) {
-		s.post(message{kind: mailGot, got: st, err: storeError(err)})
+	s.store.client.Get(req, timeout, func(st *storev1.State, others []*storev1.State, err error) {
+		s.post(message{kind: mailGot, got: st, others: others, err: storeError(err)})
 	})
 }
 
-func (s *stream) Begin(typ, key, requestID string, timeout time.Duration) {
+func (s *stream) Begin(req *storev1.Begin, timeout time.Duration) {
 	s.expect()
 	s.asked = time.Now()
-	s.store.client.Begin(typ, key, requestID, timeout, func(b *storev1.Begun, err error) {
-		s.post(message{kind: mailBegun, begun: b, err: storeError(err), typ: typ, key: key})
+	s.store.client.Begin(req, timeout, func(b *storev1.Begun, err error) {
+		s.post(message{kind: mailBegun, begun: b, err: storeError(err), entity: req.GetEntity()})
 	})
 }
 

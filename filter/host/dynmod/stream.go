@@ -58,13 +58,14 @@ type stream struct {
 // message is an answer of the store, or the deadline. Exactly one of the fields is set beside err.
 type message struct {
 	got       *storev1.State
+	others    []*storev1.State // with got
 	begun     *storev1.Begun
 	committed *storev1.Committed
 	changed   *storev1.State
 	err       *filter.StoreError
 	kind      kind
 	// entity is what begun was asked for.
-	typ, key string
+	entity *storev1.Entity
 }
 
 type kind uint8
@@ -145,7 +146,7 @@ func (s *stream) hand(m message) {
 	switch m.kind {
 	case mailGot:
 		s.waited()
-		s.machine.Got(m.got, m.err)
+		s.machine.Got(m.got, m.others, m.err)
 	case mailBegun:
 		s.waited()
 		s.machine.Begun(m.begun, m.err)
@@ -166,7 +167,7 @@ func (s *stream) waited() {
 // dispose gives back what a message holds that nobody waits for: the turn of an entity.
 func (s *stream) dispose(m message) {
 	if m.kind == mailBegun && m.err == nil && m.begun.GetToken() != "" {
-		s.store.client.Abort(m.typ, m.key, m.begun.GetToken())
+		s.store.client.Abort(m.entity.GetType(), m.entity.GetKey(), m.begun.GetToken())
 	}
 }
 

@@ -26,9 +26,15 @@ type Server struct {
 // Start starts an etcd in a temporary directory; it ends with the test.
 func Start(t testing.TB) *Server {
 	t.Helper()
+	return StartWithQuota(t, 0)
+}
+
+// StartWithQuota is Start with a bound for the etcd's file; 0 is the default.
+func StartWithQuota(t testing.TB, quota int64) *Server {
+	t.Helper()
 	clientPort, peerPort := freePort(t), freePort(t)
 	s := &Server{t: t, cfg: etcd.Config{
-		Dir:       t.TempDir(),
+		Dir: t.TempDir(), QuotaBytes: quota,
 		ClientURL: fmt.Sprintf("http://127.0.0.1:%d", clientPort),
 		PeerURL:   fmt.Sprintf("http://127.0.0.1:%d", peerPort),
 		Logger:    slog.New(slog.DiscardHandler),

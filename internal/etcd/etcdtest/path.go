@@ -37,15 +37,30 @@ func (p *Path) PauseAnswers() { p.pause(false, true) }
 // Resume ends Pause and PauseAnswers.
 func (p *Path) Resume() { p.pause(false, false) }
 
+// Break ends all connections; what is held back by a pause is lost with them.
+func (p *Path) Break() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
+		_ = c.Close()
+	}
+}
+
 // Dial makes a client that is connected, and closed with the test.
 func (p *Path) Dial() *etcd.Client {
 	p.t.Helper()
-	c, err := etcd.Dial([]string{p.Endpoint})
+	return Dial(p.t, etcd.ClientConfig{Endpoints: []string{p.Endpoint}})
+}
+
+// Dial makes a client that is connected, and closed with the test.
+func Dial(t testing.TB, cfg etcd.ClientConfig) *etcd.Client {
+	t.Helper()
+	c, err := etcd.Dial(cfg)
 	if err != nil {
-		p.t.Fatal(err)
+		t.Fatal(err)
 	}
-	p.t.Cleanup(func() { _ = c.Close() })
-	for deadline := time.After(10 * time.Second); ; {
+	t.Cleanup(func() { _ = c.Close() })
+	for deadline := time.After(20 * time.Second); ; {
 		changed := c.Changed()
 		if c.Up() {
 			return c
@@ -53,7 +68,8 @@ func (p *Path) Dial() *etcd.Client {
 		select {
 		case <-changed:
 		case <-deadline:
-			p.t.Fatal("no connection to etcd in 10 s")
+			_, err := c.Get(t.Context(), "/")
+			t.Fatalf("no connection to etcd in 20 s: %v", err)
 		}
 	}
 }

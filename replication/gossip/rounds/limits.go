@@ -1,10 +1,14 @@
 package rounds
 
-import "time"
+import (
+	"time"
+
+	"github.com/holdfast-mesh/holdfast/internal/placement"
+)
 
 const (
 	// slots and groups: 64 groups of 64 slots.
-	slots      = 4096
+	slots      = placement.Slots
 	groupSlots = 64
 	groups     = slots / groupSlots
 	// buckets of a slot.

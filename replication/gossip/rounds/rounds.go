@@ -89,8 +89,8 @@ type Stream interface {
 	Claim(entityType string, slot uint32, survey time.Time) bool
 	ClaimAnswer(entityType string, slot uint32, behind bool) bool
 	Release(entityType string, slot uint32, asked, completed bool)
-	// Saw is told what the peer has seen of a slot. Mark is a moment; Same names slots of which the peer had just what this
-	// store had at some time after it.
+	// Saw is told what the peer has seen of a slot. Mark is a moment; Same names slots, in order, of which the peer had just
+	// what this store had at some time after it.
 	Saw(entityType string, slot uint32, seen *crdt.Context)
 	Mark(entityType string) any
 	Same(entityType string, slots []uint32, mark any)

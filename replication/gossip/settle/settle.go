@@ -16,12 +16,13 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/holdfast-mesh/holdfast/internal/placement"
 	"github.com/holdfast-mesh/holdfast/statestore/crdt"
 )
 
 const (
 	// slots of an entity type.
-	slots = 4096
+	slots = placement.Slots
 	// maxIdentities bounds the registry: one a restart of a store, for as long as it is not retired.
 	maxIdentities = 1 << 16
 	// maxNodes bounds the nodes whose slots are remembered: 64 KiB each and type, while an identity is dead.

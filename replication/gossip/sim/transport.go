@@ -83,11 +83,7 @@ func (t *Transport) Shutdown() error {
 type dialer struct{ host *simnet.Host }
 
 func (d dialer) Dial(ctx context.Context, address string) (gossip.Conn, error) {
-	timeout := time.Minute
-	if deadline, ok := ctx.Deadline(); ok {
-		timeout = time.Until(deadline)
-	}
-	return d.host.DialMessages(address, timeout)
+	return d.host.DialMessages(ctx, address)
 }
 
 // Member is one incarnation of a node: a simulated host and a gossip node on it.

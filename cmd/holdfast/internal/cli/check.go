@@ -119,7 +119,11 @@ func (k *checker) controlPlane(ctx context.Context, s *localmesh.Status) {
 		}
 		return fmt.Sprintf("by holdfast up, pid %d", s.UpPID), nil
 	})
-	k.readyz(ctx, "etcd answers", k.client.Paths.EtcdHTTPSocket())
+	for _, name := range sortedKeys(s.EtcdProcesses()) {
+		if s.Etcd.State != localmesh.External {
+			k.readyz(ctx, name+" answers", k.client.Paths.EtcdHTTPSocket(name))
+		}
+	}
 	k.readyz(ctx, "control plane answers", k.client.Paths.AdminSocket())
 	k.check(ctx, "configuration was accepted", func(ctx context.Context) (string, error) {
 		var c localmesh.Configuration

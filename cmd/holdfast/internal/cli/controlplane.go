@@ -52,11 +52,14 @@ func runControlPlane(ctx context.Context, file, data string, paths localmesh.Pat
 	if err != nil {
 		return err
 	}
-	client, err := etcd.Dial(topology.Etcd)
+	client, err := dialEtcd(topology, nil, log)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
+	// Stores come and go; one of the mesh's processes makes room in its own etcd's files.
+	own := topology.EtcdAccess == nil || !topology.EtcdAccess.External
+	defer keepEtcd(client, etcd.KeepConfig{Name: "control plane", Own: own})()
 	stores := &storeClients{clients: map[string]*stateclient.Client{}}
 	defer stores.close()
 	return controlplane.Run(ctx, controlplane.Config{
@@ -67,7 +70,7 @@ func runControlPlane(ctx context.Context, file, data string, paths localmesh.Pat
 }
 
 // placementKey is where etcd has the placement.
-const placementKey = "holdfast/placement"
+const placementKey = "/holdfast/placement"
 
 // placements keeps the placement in etcd.
 type placements struct{ client *etcd.Client }

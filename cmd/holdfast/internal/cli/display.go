@@ -152,7 +152,10 @@ func renderTable(s *localmesh.Status) string {
 	var b strings.Builder
 	_ = table(&b, func(w io.Writer) {
 		fmt.Fprintln(w, "\nNAME\tADDRESS\tPROCESS\tENVOY\tSTORE\tSERVICES")
-		fmt.Fprintf(w, "etcd\t\t%s\t\t\t\n", cell(s.Etcd))
+		members := s.EtcdProcesses()
+		for _, name := range sortedKeys(members) {
+			fmt.Fprintf(w, "%s\t\t%s\t\t\t\n", name, cell(members[name]))
+		}
 		fmt.Fprintf(w, "control plane\t\t%s\t\t\t\n", cell(s.ControlPlane))
 		fmt.Fprintf(w, "gateway\t%s\t\t%s\t\t%s\n", s.Gateway.Address, cell(s.Gateway.Processes["envoy"]), services(s.Gateway.Processes))
 		for _, n := range s.Nodes {

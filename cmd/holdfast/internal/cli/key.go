@@ -43,10 +43,11 @@ func newKey() *cobra.Command {
 	c := &cobra.Command{
 		Use: "key", GroupID: "look", Short: "Look at entities", Args: noCommand,
 		Example: `  holdfast key get qa.Presentation/kubecon
-  holdfast key show qa.Presentation/kubecon --replicas`,
+  holdfast key show qa.Presentation/kubecon --replicas
+  holdfast key history cart.Cart/ada`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	c.AddCommand(newKeyGet(), newKeyShow())
+	c.AddCommand(newKeyGet(), newKeyShow(), newKeyHistory())
 	return c
 }
 

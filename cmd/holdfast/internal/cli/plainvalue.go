@@ -48,6 +48,8 @@ func plain(v *holdfastv1.Value) string {
 		return fmt.Sprintf("%d of %d in favour", k.Vote.GetVotesFor(), k.Vote.GetTotalVoters())
 	case *holdfastv1.Value_Bcounter:
 		return fmt.Sprintf("%d (%d available here)", k.Bcounter.GetValue(), k.Bcounter.GetAvailable())
+	case *holdfastv1.Value_EventSourced:
+		return fmt.Sprintf("events up to %d, snapshot at %d", k.EventSourced.GetSequence(), k.EventSourced.GetSnapshotSequence())
 	case *holdfastv1.Value_Ormap:
 		var entries []string
 		for _, name := range sortedKeys(k.Ormap.GetEntries()) {

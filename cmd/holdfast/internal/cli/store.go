@@ -82,7 +82,8 @@ func runStore(ctx context.Context, f storeFlags, log *slog.Logger) (err error) {
 	ends = append(ends, closeStrong)
 
 	// 3. The API exists before anybody is told of it; who calls meanwhile waits in the socket's queue.
-	server, err := serve.New(serve.Options{Engine: engine, Socket: filepath.Join(paths.Node(f.node), "store.sock"), Logger: log, Registerer: registry})
+	socket := filepath.Join(paths.Node(f.node), "store.sock")
+	server, err := serve.New(serve.Options{Engine: engine, Socket: socket, Logger: log, Registerer: registry})
 	if err != nil {
 		return err
 	}
@@ -102,7 +103,12 @@ func runStore(ctx context.Context, f storeFlags, log *slog.Logger) (err error) {
 	// while it hands over; the other stores.
 	ends = append(ends[:1], peers.close, closeStrong, server.Close)
 
-	// 5. What looks at it from outside.
+	// 5. What reads it from outside, and what looks at it.
+	stopEvents, err := serveEventLog(mesh.EventLogSocket(socket), engine, log)
+	if err != nil {
+		return err
+	}
+	ends = append(ends, stopEvents)
 	stop, err := serveUnix(paths.StoreHTTPSocket(f.node), peers.http(serve.HTTP(engine, registry)), log)
 	if err != nil {
 		return err

@@ -28,8 +28,18 @@ func placedAt(engine *statestore.Engine, node string) (string, bool) {
 	return "", false
 }
 
+// dialEtcd makes a client for the mesh's etcd.
+func dialEtcd(t *mesh.Topology, registry prometheus.Registerer, log *slog.Logger) (*etcd.Client, error) {
+	cfg := etcd.ClientConfig{Endpoints: t.Etcd, Logger: log, Metrics: registry}
+	if a := t.EtcdAccess; a != nil {
+		cfg.TLS = etcd.TLS{CA: a.CA, Cert: a.Cert, Key: a.Key}
+		cfg.User, cfg.PasswordFile, cfg.Prefix = a.User, a.PasswordFile, a.Prefix
+	}
+	return etcd.Dial(cfg)
+}
+
 func newCommitter(f storeFlags, t *mesh.Topology, registry prometheus.Registerer, log *slog.Logger) (*strong.Committer, func() error, error) {
-	client, err := etcd.Dial(t.Etcd)
+	client, err := dialEtcd(t, registry, log)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -41,11 +51,29 @@ func newCommitter(f storeFlags, t *mesh.Topology, registry prometheus.Registerer
 	if err != nil {
 		return nil, nil, err
 	}
-	c, err := strong.New(strong.Config{Node: f.node, Home: hostname + ":" + data, Etcd: client, Logger: log, Metrics: registry})
+	c, err := strong.New(strong.Config{Node: f.node, Home: hostname + ":" + data, Etcd: client, Admit: client.Room, Logger: log, Metrics: registry})
 	if err != nil {
 		return nil, nil, errors.Join(err, client.Close())
 	}
-	return c, func() error { return errors.Join(c.Close(), client.Close()) }, nil
+	endKeep := keepEtcd(client, etcd.KeepConfig{Name: f.node})
+	return c, func() error {
+		endKeep()
+		return errors.Join(c.Close(), client.Close())
+	}, nil
+}
+
+// keepEtcd looks after etcd's history and its quota until it is told to end.
+func keepEtcd(client *etcd.Client, cfg etcd.KeepConfig) (end func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		client.Keep(ctx, cfg)
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
 }
 
 // startProbe serves the probe; no address means no probe.

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -9,11 +10,13 @@ import (
 	"os/signal"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/holdfast-mesh/holdfast/cmd/holdfast/internal/localmesh"
 	"github.com/holdfast-mesh/holdfast/cmd/holdfast/internal/page"
+	"github.com/holdfast-mesh/holdfast/internal/mesh"
 	"github.com/holdfast-mesh/holdfast/replication/gossip"
 )
 
@@ -24,11 +27,15 @@ const (
 	moduleFile   = "libholdfast.so"
 )
 
+// etcdWait is how long an etcd that others run has to answer.
+const etcdWait = 10 * time.Second
+
 type upFlags struct {
 	file, dataDir    string
 	nodes, portBase  int
 	reset, headless  bool
 	envoy, moduleDir string
+	etcd             localmesh.EtcdOptions
 }
 
 func newUp() *cobra.Command {
@@ -44,6 +51,9 @@ The gateway listens on 127.0.0.1:P (--port-base), node i's own ingress on P+i, t
 P+100; all else on Unix sockets or on ports above that. Data and logs are kept in --data-dir: a new or empty folder, or one that up has used before.`,
 		Example: `  holdfast up -f holdfast.yaml
   holdfast up -f examples/demo/holdfast.yaml --nodes 6
+  holdfast up -f holdfast.yaml --nodes 3 --etcd-members 3
+  holdfast up -f holdfast.yaml --etcd-endpoints https://10.0.0.1:2379,https://10.0.0.2:2379,https://10.0.0.3:2379 \
+    --etcd-ca ca.pem --etcd-user holdfast --etcd-password-file password --etcd-prefix /shop
   holdfast up -f holdfast.yaml --port-base 9080 --data-dir /var/tmp/mesh --headless`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runUp(cmd, f) },
@@ -56,6 +66,15 @@ P+100; all else on Unix sockets or on ports above that. Data and logs are kept i
 	fl.BoolVar(&f.headless, "headless", false, "print plain lines instead of a live table, on a terminal too")
 	fl.StringVar(&f.envoy, "envoy", "", "Envoy's binary (default: $"+envoyVar+", then beside holdfast, then PATH)")
 	fl.StringVar(&f.moduleDir, "module-dir", "", "folder of "+moduleFile+" (default: $"+moduleDirVar+", then ../lib beside holdfast)")
+	fl.StringSliceVar(&f.etcd.Endpoints, "etcd-endpoints", nil, "use this etcd and start none: URLs of its members")
+	fl.StringVar(&f.etcd.Access.CA, "etcd-ca", "", "CA of that etcd's certificates, in PEM")
+	fl.StringVar(&f.etcd.Access.Cert, "etcd-cert", "", "certificate that is shown to that etcd, in PEM")
+	fl.StringVar(&f.etcd.Access.Key, "etcd-key", "", "key of --etcd-cert, in PEM")
+	fl.StringVar(&f.etcd.Access.User, "etcd-user", "", "user to log in as at that etcd")
+	fl.StringVar(&f.etcd.Access.PasswordFile, "etcd-password-file", "", "file whose first line is that user's password")
+	fl.StringVar(&f.etcd.Access.Prefix, "etcd-prefix", "", "put this before all keys in that etcd: meshes that share one need different ones")
+	fl.IntVar(&f.etcd.Members, "etcd-members", 0, "start an etcd of 1, 3 or 5 members; 3 and 5 talk by TLS (default 1)")
+	fl.Int64Var(&f.etcd.QuotaBytes, "etcd-quota-bytes", 0, "how large the file of each member of the mesh's own etcd may become (default 2 GiB)")
 	dataDirFlag(c, &f.dataDir)
 	_ = c.MarkFlagRequired("file")
 	_ = c.MarkFlagFilename("file", "yaml", "yml")
@@ -75,10 +94,13 @@ func runUp(cmd *cobra.Command, f upFlags) error {
 	if err != nil {
 		return err
 	}
+	if err := checkEtcd(cmd.Context(), &f.etcd); err != nil {
+		return err
+	}
 	out := cmd.OutOrStdout()
 	display := newDisplay(out, f.headless)
 	m, err := localmesh.New(localmesh.Options{
-		File: f.file, Nodes: f.nodes, PortBase: f.portBase, DataDir: f.dataDir, Reset: f.reset,
+		File: f.file, Nodes: f.nodes, PortBase: f.portBase, DataDir: f.dataDir, Reset: f.reset, Etcd: f.etcd,
 		Executable: self, Envoy: envoy, ModuleDir: moduleDir, NewGossipKey: gossip.NewKeyFile, Progress: display.line,
 		Logger: slog.New(display.handler()),
 		Page:   func(m *localmesh.Mesh, address, token string) http.Handler { return page.Handler(address, token, m) },
@@ -102,6 +124,36 @@ func runUp(cmd *cobra.Command, f upFlags) error {
 		return nil // Asked to stop, also while still starting.
 	}
 	return err
+}
+
+// checkEtcd makes the files of an etcd that others run absolute, and says what is wrong where it can't be reached.
+func checkEtcd(ctx context.Context, o *localmesh.EtcdOptions) error {
+	if len(o.Endpoints) == 0 {
+		return nil
+	}
+	for _, file := range []*string{&o.Access.CA, &o.Access.Cert, &o.Access.Key, &o.Access.PasswordFile} {
+		if *file == "" {
+			continue
+		}
+		abs, err := filepath.Abs(*file)
+		if err != nil {
+			return fmt.Errorf("etcd: %w", err)
+		}
+		*file = abs
+	}
+	client, err := dialEtcd(&mesh.Topology{Etcd: o.Endpoints, EtcdAccess: &o.Access}, nil, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	if err := waitEtcd(ctx, client); err != nil {
+		return fmt.Errorf("--etcd-endpoints: %w", err)
+	}
+	// What its user may not read it may not write either.
+	if _, err := client.Get(ctx, placementKey); err != nil {
+		return fmt.Errorf("--etcd-endpoints: %w: may the user read and write what begins with %s/holdfast/?", err, o.Access.Prefix)
+	}
+	return nil
 }
 
 // forceOnSecondSignal ends this process at once when it is told to stop again; the guard then ends the others.

@@ -110,13 +110,15 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	s := c.m.Status()
 	one := func(node, process string, p ProcessStatus) {
 		ready := 0.0
-		if p.State == "ready" || p.State == external {
+		if p.State == "ready" || p.State == External {
 			ready = 1
 		}
 		ch <- prometheus.MustNewConstMetric(upDesc, prometheus.GaugeValue, ready, node, process)
 		ch <- prometheus.MustNewConstMetric(restartsDesc, prometheus.CounterValue, float64(p.Restarts), node, process)
 	}
-	one("", etcdName, s.Etcd)
+	for name, p := range s.EtcdProcesses() {
+		one("", name, p)
+	}
 	one("", controlPlaneName, s.ControlPlane)
 	for name, p := range s.Gateway.Processes {
 		one(gatewayName, name, p)

@@ -36,7 +36,7 @@ func (m *Mesh) certify(node string, now time.Time) error {
 	return nil
 }
 
-// renew gives each node a new certificate whose present one is in the second half of its life.
+// renew gives each node, and each member of etcd, a new certificate whose present one is in the second half of its life.
 func (m *Mesh) renew(now time.Time) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -45,6 +45,9 @@ func (m *Mesh) renew(now time.Time) error {
 		if now.Sub(m.certified[n.Name]) >= identity.Life/2 {
 			errs = append(errs, m.certify(n.Name, now))
 		}
+	}
+	if m.etcdAuthority != nil && now.Sub(m.etcdCertified) >= identity.Life/2 {
+		errs = append(errs, m.certifyEtcd(now))
 	}
 	return errors.Join(errs...)
 }

@@ -97,6 +97,11 @@ func (c Client) Admin(ctx context.Context, method, path string, in, out any) err
 	return c.json(ctx, method, c.Paths.AdminSocket(), path, in, out)
 }
 
+// AdminStream opens a GET of the control plane's admin API whose answer comes in pieces. The caller closes it.
+func (c Client) AdminStream(ctx context.Context, path string) (io.ReadCloser, error) {
+	return c.open(ctx, http.MethodGet, c.Paths.AdminSocket(), path, nil)
+}
+
 // Get returns the body of a GET at one of the mesh's sockets.
 func (c Client) Get(ctx context.Context, socket, path string) ([]byte, error) {
 	return call(ctx, http.MethodGet, socket, path)

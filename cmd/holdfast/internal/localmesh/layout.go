@@ -13,32 +13,31 @@ import (
 )
 
 // layOut gives every process its address and fills the topology.
-func (m *Mesh) layOut() (etcdClient string, err error) {
-	etcdClient, err = m.ports.free()
-	if err != nil {
-		return "", err
-	}
+func (m *Mesh) layOut() (err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.topology = mesh.Topology{
 		Mesh: m.paths.MeshName(), Gateway: mesh.Gateway{
 			Name: gatewayName, Address: m.ports.ingress(0), AdminSocket: filepath.Join(m.paths.Node(gatewayName), "envoy-admin.sock"),
 		},
-		Etcd: []string{etcdClient}, GatewayWorkloads: map[string]string{},
+		GatewayWorkloads: map[string]string{},
+	}
+	if err := m.layOutEtcd(); err != nil {
+		return err
 	}
 	for _, w := range m.workloads(v1alpha1.ScopeGateway) {
 		if m.topology.GatewayWorkloads[w.Name], err = m.addressOf(w); err != nil {
-			return "", err
+			return err
 		}
 	}
 	for i := 1; i <= m.opts.Nodes; i++ {
 		n, err := m.newNodeLocked(i)
 		if err != nil {
-			return "", err
+			return err
 		}
 		m.nodes = append(m.nodes, n)
 	}
-	return etcdClient, nil
+	return nil
 }
 
 func nodeName(i int) string { return fmt.Sprintf("node-%d", i) }

@@ -57,7 +57,7 @@ func play(role string) {
 	var name, socket, tcp string
 	switch run := flags["--run-dir"]; role {
 	case "etcd":
-		name, socket = role, flags["--http"]
+		name, socket = cmp.Or(flags["--name"], role), flags["--http"]
 	case "controlplane":
 		name, socket = role, filepath.Join(run, "admin.sock")
 	case "store":
@@ -284,6 +284,85 @@ func TestStartAndStopOrder(t *testing.T) {
 	before(t, journal(), with("stop ", "controlplane"), with("stop ", "etcd"))
 	if _, err := os.Stat(m.paths.Run); !os.IsNotExist(err) {
 		t.Errorf("run folder is still there: %v", err)
+	}
+}
+
+func TestEtcdOfThreeMembers(t *testing.T) {
+	data := t.TempDir()
+	t.Setenv("JOURNAL", filepath.Join(data, "journal"))
+	opts := testOptions(data, 1, testBase(t))
+	opts.Etcd.Members = 3
+	start := func() (status *Status, topology *mesh.Topology, members []etcdMember) {
+		t.Helper()
+		m, err := New(opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close()
+		if err := m.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if topology, err = mesh.Read(m.paths.Topology()); err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range []string{topology.EtcdAccess.CA, topology.EtcdAccess.Cert, m.paths.etcdFile("etcd-3")} {
+			if _, err := os.Stat(file); err != nil {
+				t.Error(err)
+			}
+		}
+		return m.Status(), topology, m.etcd
+	}
+	s, topology, members := start()
+	if len(s.EtcdMembers) != 3 || s.EtcdMembers["etcd-2"].PID == 0 || s.Etcd != s.EtcdMembers["etcd-1"] || len(s.EtcdProcesses()) != 3 {
+		t.Errorf("status: %+v, %+v", s.Etcd, s.EtcdMembers)
+	}
+	if len(topology.Etcd) != 3 || !strings.HasPrefix(topology.Etcd[0], "https://") || topology.EtcdAccess.External {
+		t.Errorf("topology: %v, %+v", topology.Etcd, topology.EtcdAccess)
+	}
+	// The members know each other by these.
+	_, topology, again := start()
+	for i := range members {
+		if members[i].Peer != again[i].Peer || slices.Contains(topology.Etcd, members[i].Peer) {
+			t.Errorf("%s is at %s, was at %s; clients' addresses: %v", again[i].Name, again[i].Peer, members[i].Peer, topology.Etcd)
+		}
+	}
+	opts.Etcd.Members = 1
+	m, err := New(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if err := m.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "--etcd-members 3") {
+		t.Errorf("one member on the data of three: %v", err)
+	}
+}
+
+func TestEtcdOptions(t *testing.T) {
+	for name, o := range map[string]EtcdOptions{
+		"two members":             {Members: 2},
+		"negative quota":          {QuotaBytes: -1},
+		"endpoints and members":   {Members: 3, Endpoints: []string{"http://127.0.0.1:1"}},
+		"endpoints and a quota":   {QuotaBytes: 1, Endpoints: []string{"http://127.0.0.1:1"}},
+		"access, but no endpoint": {Access: mesh.EtcdAccess{User: "x"}},
+	} {
+		if o.check() == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+	opts := testOptions(t.TempDir(), 1, testBase(t))
+	t.Setenv("JOURNAL", filepath.Join(t.TempDir(), "journal"))
+	opts.Etcd.Endpoints = []string{"http://127.0.0.1:1"}
+	m, err := New(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if err := m.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	topology, err := mesh.Read(m.paths.Topology())
+	if err != nil || len(topology.Etcd) != 1 || !topology.EtcdAccess.External || m.Status().Etcd.State != External {
+		t.Errorf("topology: %+v, %v; status: %+v", topology, err, m.Status().Etcd)
 	}
 }
 

@@ -24,6 +24,7 @@ type Options struct {
 	// Nodes is how many to start with, PortBase the gateway's port; node i's ingress is PortBase+i.
 	Nodes, PortBase int
 	DataDir         string
+	Etcd            EtcdOptions
 	// Reset removes the data of earlier runs first.
 	Reset bool
 	// Executable is this binary, Envoy the proxy's, ModuleDir the folder of libholdfast.so.
@@ -55,6 +56,9 @@ type Mesh struct {
 	// authority signs the stores' certificates. Its key is nowhere else: it ends with this process, as all else does.
 	authority *identity.Authority
 
+	// etcdAuthority signs the certificates of an etcd of several members; nil where there is none. It is set while starting.
+	etcdAuthority *identity.Authority
+
 	// config is what the workloads are like now.
 	config atomic.Pointer[v1alpha1.Config]
 	// life ends when Close begins; end ends it. followed is closed when nobody follows the configuration any more.
@@ -79,6 +83,11 @@ type Mesh struct {
 	// certified says when each node got its certificate.
 	// +checklocks:mu
 	certified map[string]time.Time
+	// etcd are the mesh's own members of etcd, and etcdCertified is when they got their certificates.
+	// +checklocks:mu
+	etcd []etcdMember
+	// +checklocks:mu
+	etcdCertified time.Time
 	// partition are the groups of stores that can't reach each other, as they were asked for; empty: none.
 	// +checklocks:mu
 	partition [][]string
@@ -99,6 +108,9 @@ type node struct {
 
 // New takes the data directory and checks what can be checked before anything starts. Close must be called.
 func New(opts Options) (*Mesh, error) {
+	if err := opts.Etcd.check(); err != nil {
+		return nil, err
+	}
 	paths, err := Locate(opts.DataDir)
 	if err != nil {
 		return nil, err
@@ -207,8 +219,7 @@ func (m *Mesh) Start(ctx context.Context) error {
 	m.change.Lock()
 	defer m.change.Unlock()
 
-	etcdClient, err := m.layOut()
-	if err != nil {
+	if err := m.layOut(); err != nil {
 		return err
 	}
 	if err := m.writeTopology(); err != nil {
@@ -219,11 +230,7 @@ func (m *Mesh) Start(ctx context.Context) error {
 	m.mu.Unlock()
 
 	// 1. What needs nobody. The services' readiness is waited for later: they may take long.
-	etcdPeer, err := m.ports.free()
-	if err != nil {
-		return err
-	}
-	etcd, err := m.run(etcdName, m.etcdSpec("http://"+etcdClient, "http://"+etcdPeer))
+	etcd, err := m.startEtcd()
 	if err != nil {
 		return err
 	}
@@ -231,7 +238,7 @@ func (m *Mesh) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := m.waitAll(ctx, etcd); err != nil {
+	if err := m.waitAll(ctx, etcd...); err != nil {
 		return err
 	}
 

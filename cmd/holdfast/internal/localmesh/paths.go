@@ -39,8 +39,17 @@ func (p Paths) UpSocket() string        { return filepath.Join(p.Run, "up.sock")
 func (p Paths) Topology() string        { return filepath.Join(p.Run, "mesh.json") }
 func (p Paths) GossipKey() string       { return filepath.Join(p.Run, "gossip.key") }
 func (p Paths) CA() string              { return filepath.Join(p.Run, "ca.pem") }
-func (p Paths) EtcdHTTPSocket() string  { return filepath.Join(p.Run, "etcd-http.sock") }
 func (p Paths) Node(name string) string { return filepath.Join(p.Run, name) }
+
+// EtcdHTTPSocket serves the /readyz and /metrics of a member of etcd.
+func (p Paths) EtcdHTTPSocket(member string) string {
+	return filepath.Join(p.Run, member+"-http.sock")
+}
+
+// etcdFiles has the certificates of etcd's members and of their clients.
+func (p Paths) etcdFiles() string { return filepath.Join(p.Run, "etcd") }
+
+func (p Paths) etcdFile(name string) string { return filepath.Join(p.etcdFiles(), name+".pem") }
 
 // StoreHTTPSocket serves a store's /readyz and /metrics.
 func (p Paths) StoreHTTPSocket(node string) string {

@@ -18,10 +18,13 @@ const host = "127.0.0.1"
 type ports struct {
 	base int
 
-	// mu guards next.
+	// mu guards what follows.
 	mu sync.Mutex
 	// +checklocks:mu
 	next int
+	// kept are addresses that somebody had in an earlier run and will have again.
+	// +checklocks:mu
+	kept map[string]bool
 }
 
 // OptionError is a number out of its range.
@@ -41,7 +44,7 @@ func newPorts(base, nodes int) (*ports, error) {
 	if nodes < 1 || nodes > MaxNodes {
 		return nil, OptionError{"--nodes", nodes, MaxNodes}
 	}
-	return &ports{base: base, next: base + innerPorts + 1}, nil
+	return &ports{base: base, next: base + innerPorts + 1, kept: map[string]bool{}}, nil
 }
 
 // ingress is the address of node i (1 is the first), or of the gateway for 0.
@@ -63,12 +66,19 @@ func (p *ports) free() (string, error) {
 	defer p.mu.Unlock()
 	for ; p.next <= p.base+innerPorts+innerPortRange; p.next++ {
 		a := address(p.next)
-		if checkFree(a) == nil {
+		if !p.kept[a] && checkFree(a) == nil {
 			p.next++
 			return a, nil
 		}
 	}
 	return "", fmt.Errorf("no free port between %d and %d: use another --port-base", p.base+innerPorts, p.base+innerPorts+innerPortRange)
+}
+
+// keep sees to it that free does not give out an address.
+func (p *ports) keep(address string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.kept[address] = true
 }
 
 func checkFree(address string) error {

@@ -80,7 +80,8 @@ func (r *reporter) services(now []ConfiguredService) []string {
 // processes returns a line for each process that ended and is ready again. Who is started on purpose is another process,
 // which counts from nought.
 func (r *reporter) processes(s *Status) []string {
-	now := map[string]ProcessStatus{etcdName: s.Etcd, controlPlaneName: s.ControlPlane}
+	now := map[string]ProcessStatus{controlPlaneName: s.ControlPlane}
+	maps.Copy(now, s.EtcdProcesses())
 	add := func(place string, processes map[string]ProcessStatus) {
 		for name, p := range processes {
 			if place == gatewayName && name == "envoy" {

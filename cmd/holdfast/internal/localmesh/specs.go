@@ -19,7 +19,7 @@ import (
 	"github.com/holdfast-mesh/holdfast/xds/bootstrap"
 )
 
-// The names of the processes that are there once. A node's are "node-1/envoy", "node-1/store" and "node-1/<workload>".
+// The names of the processes that are there once. Of several members of etcd each has a number. A node's are "node-1/envoy", "node-1/store" and "node-1/<workload>".
 const (
 	etcdName         = "etcd"
 	controlPlaneName = "controlplane"
@@ -35,13 +35,6 @@ func (m *Mesh) self(name string, args ...string) supervise.Spec {
 		Name: name, Command: append([]string{m.opts.Executable}, args...), Log: m.paths.Log(name),
 		ReadyTimeout: readyTimeout, StopTimeout: stopTimeout, Env: []string{threads()},
 	}
-}
-
-func (m *Mesh) etcdSpec(client, peer string) supervise.Spec {
-	s := m.self(etcdName, "etcd", "--data", m.paths.EtcdData(), "--client", client, "--peer", peer, "--http", m.paths.EtcdHTTPSocket())
-	s.Env = append(s.Env, etcdMemory)
-	s.Ready = readyz(m.paths.EtcdHTTPSocket())
-	return s
 }
 
 func (m *Mesh) controlPlaneSpec() supervise.Spec {

@@ -12,10 +12,12 @@ type Status struct {
 	Nodes        []NodeStatus  `json:"nodes"`
 	Gateway      GatewayStatus `json:"gateway"`
 	ControlPlane ProcessStatus `json:"controlPlane"`
-	Etcd         ProcessStatus `json:"etcd"`
-	UpPID        int           `json:"upPid"`
-	DataDir      string        `json:"dataDir"`
-	RunDir       string        `json:"runDir"`
+	// Etcd is etcd's process. Where it has several members it is the first, and EtcdMembers has them all by their names.
+	Etcd        ProcessStatus            `json:"etcd"`
+	EtcdMembers map[string]ProcessStatus `json:"etcdMembers,omitempty"`
+	UpPID       int                      `json:"upPid"`
+	DataDir     string                   `json:"dataDir"`
+	RunDir      string                   `json:"runDir"`
 	// Page is the address of the page that shows replicas, with the token that it needs.
 	Page string `json:"page,omitempty"`
 	// Partition are the groups of stores that were cut off from each other on purpose, as `fault partition` was told.
@@ -51,8 +53,8 @@ type ProcessStatus struct {
 	Log      string `json:"log,omitempty"`
 }
 
-// external is the state of a service that was running already.
-const external = "external"
+// External is the state of a service, or of an etcd, that others run.
+const External = "external"
 
 // Status returns what runs now.
 func (m *Mesh) Status() *Status {
@@ -61,11 +63,12 @@ func (m *Mesh) Status() *Status {
 	s := &Status{
 		Ready: m.ready, UpPID: pid, DataDir: m.paths.Data, RunDir: m.paths.Run, Nodes: []NodeStatus{},
 		Page: m.page.address(), Partition: m.partition,
-		ControlPlane: m.processStatus(m.single[controlPlaneName]), Etcd: m.processStatus(m.single[etcdName]),
+		ControlPlane: m.processStatus(m.single[controlPlaneName]),
 		Gateway: GatewayStatus{
 			Address: m.topology.Gateway.Address, ServicePIDs: map[string]int{}, Processes: map[string]ProcessStatus{},
 		},
 	}
+	s.Etcd, s.EtcdMembers = m.etcdStatus()
 	s.Gateway.Processes["envoy"] = m.processStatus(m.single[gatewayName])
 	s.Gateway.EnvoyPID = s.Gateway.Processes["envoy"].PID
 	for _, w := range m.workloads(v1alpha1.ScopeGateway) {
@@ -89,7 +92,7 @@ func (m *Mesh) Status() *Status {
 
 func (m *Mesh) workloadStatus(w *v1alpha1.Workload, p *supervise.Process) ProcessStatus {
 	if w.Address != "" {
-		return ProcessStatus{State: external}
+		return ProcessStatus{State: External}
 	}
 	return m.processStatus(p)
 }

@@ -2,6 +2,7 @@ package localmesh
 
 import (
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/holdfast-mesh/holdfast/internal/supervise"
@@ -32,13 +33,21 @@ func (m *Mesh) Close() {
 			}
 			third = append(third, n.store)
 		}
+		var etcd []*supervise.Process
+		for _, name := range m.etcdNames() {
+			etcd = append(etcd, single[name])
+		}
 		for name, p := range single {
-			if name != gatewayName && name != controlPlaneName && name != etcdName {
+			if name != gatewayName && name != controlPlaneName && !slices.Contains(m.etcdNames(), name) {
 				second = append(second, p)
 			}
 		}
-		for _, stage := range [][]*supervise.Process{first, second, third, {single[controlPlaneName]}, {single[etcdName]}} {
+		for _, stage := range [][]*supervise.Process{first, second, third, {single[controlPlaneName]}} {
 			stopAll(stage...)
+		}
+		// One after the other: a leader that ends looks for a successor, and waits long for one that is ending too.
+		for _, p := range etcd {
+			stopAll(p)
 		}
 		m.sup.Close()
 	}

@@ -22,6 +22,10 @@ function plain(value) {
     case "flag": return v ? "on" : "off";
     case "vote": return `${v.votesFor ?? 0} of ${v.totalVoters ?? 0} in favour`;
     case "bcounter": return `${v.value ?? 0} (${v.available ?? 0} available here)`;
+    case "eventSourced": return [
+      ...(v.snapshotSequence ? [["snapshot", `of the events up to ${v.snapshotSequence}`]] : []),
+      ...(v.events ?? []).map((e) => [e.sequence, e.type]),
+    ];
     case "ormap": return Object.entries(v.entries ?? {}).sort(([a], [b]) => a.localeCompare(b)).map(([k, e]) => [k, flat(plain(e))]);
     default: return String(v ?? "");
   }

@@ -1,0 +1,4 @@
+package eventlog
+
+// MaxReadings is for the test that fills a server.
+const MaxReadings = maxReadings
