@@ -10,5 +10,7 @@ gen() { # folder, files...
 }
 gen proto $(find proto -name '*.proto' | sort)
 gen examples/demo/questions examples/demo/questions/qa/v1/questions.proto
-gen examples/demo/accounts examples/demo/accounts/bank/v1/accounts.proto
+gen examples/demo/accounts examples/demo/accounts/bank/v1/accounts.proto examples/demo/accounts/bank/v1/profiles.proto
+gen examples/demo/cart examples/demo/cart/cart/v1/cart.proto
 gen bench bench/counters/v1/counters.proto
+gen e2e/linear e2e/linear/register/v1/register.proto

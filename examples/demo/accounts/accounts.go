@@ -4,9 +4,7 @@ import (
 	"context"
 	"math"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -14,10 +12,7 @@ import (
 	holdfastv1 "github.com/holdfast-mesh/holdfast/proto/holdfast/v1"
 )
 
-// stateKey names the state in the request's metadata and the changes in the reply's trailers.
-const stateKey = "holdfast-state-bin"
-
-// server answers from the account that comes with each request and keeps nothing itself.
+// server answers from the accounts that come with each request and keeps nothing itself.
 type server struct {
 	bankv1.UnimplementedAccountsServer
 }
@@ -30,8 +25,53 @@ func (server) Withdraw(ctx context.Context, r *bankv1.WithdrawRequest) (*bankv1.
 	return change(ctx, func(a *bankv1.Account) error { return withdraw(a, r.GetAmountCents()) })
 }
 
+// Transfer is given both accounts, and hands both back: they are kept together or not at all.
+func (server) Transfer(ctx context.Context, r *bankv1.TransferRequest) (*bankv1.TransferReply, error) {
+	in, err := stateIn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(in.GetOthers()) != 1 {
+		return nil, status.Error(codes.InvalidArgument, "to must name the account that the money goes to")
+	}
+	from, err := accountOf(in)
+	if err != nil {
+		return nil, err
+	}
+	to, err := accountOf(in.GetOthers()[0])
+	if err != nil {
+		return nil, err
+	}
+	if err := withdraw(from, r.GetAmountCents()); err != nil {
+		return nil, err
+	}
+	if err := deposit(to, r.GetAmountCents()); err != nil {
+		return nil, err
+	}
+	setFrom, err := set(from)
+	if err != nil {
+		return nil, err
+	}
+	setTo, err := set(to)
+	if err != nil {
+		return nil, err
+	}
+	err = stateOut(ctx, &holdfastv1.StateOut{
+		Operations: []*holdfastv1.Operation{setFrom},
+		Others:     []*holdfastv1.EntityOut{{Key: in.GetOthers()[0].GetKey(), Operations: []*holdfastv1.Operation{setTo}}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &bankv1.TransferReply{BalanceCents: from.GetBalanceCents(), ToBalanceCents: to.GetBalanceCents()}, nil
+}
+
 func (server) Get(ctx context.Context, _ *bankv1.GetRequest) (*bankv1.Balance, error) {
-	account, err := stateIn(ctx)
+	in, err := stateIn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	account, err := accountOf(in)
 	if err != nil {
 		return nil, err
 	}
@@ -62,30 +102,29 @@ func withdraw(a *bankv1.Account, amount int64) error {
 
 // change applies a command to the account and hands the changed account back.
 func change(ctx context.Context, command func(*bankv1.Account) error) (*bankv1.Balance, error) {
-	account, err := stateIn(ctx)
+	in, err := stateIn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	account, err := accountOf(in)
 	if err != nil {
 		return nil, err
 	}
 	if err := command(account); err != nil {
 		return nil, err
 	}
-	if err := stateOut(ctx, account); err != nil {
+	changed, err := set(account)
+	if err != nil {
+		return nil, err
+	}
+	if err := stateOut(ctx, &holdfastv1.StateOut{Operations: []*holdfastv1.Operation{changed}}); err != nil {
 		return nil, err
 	}
 	return &bankv1.Balance{BalanceCents: account.GetBalanceCents()}, nil
 }
 
-// stateIn reads the account that came with the request. An account that doesn't exist yet is empty; a request without any
-// state is refused, because a balance of zero would be a guess.
-func stateIn(ctx context.Context) (*bankv1.Account, error) {
-	values := metadata.ValueFromIncomingContext(ctx, stateKey)
-	if len(values) != 1 {
-		return nil, status.Error(codes.Internal, "the request came without its state: call this service through Holdfast")
-	}
-	var in holdfastv1.StateIn
-	if err := proto.Unmarshal([]byte(values[0]), &in); err != nil {
-		return nil, status.Errorf(codes.Internal, "decode state: %v", err)
-	}
+// accountOf reads an account. One that doesn't exist yet is empty.
+func accountOf(in *holdfastv1.StateIn) (*bankv1.Account, error) {
 	account := &bankv1.Account{}
 	if err := proto.Unmarshal(in.GetValue().GetValue(), account); err != nil {
 		return nil, status.Errorf(codes.Internal, "decode account %q: %v", in.GetKey(), err)
@@ -93,20 +132,11 @@ func stateIn(ctx context.Context) (*bankv1.Account, error) {
 	return account, nil
 }
 
-// stateOut hands the account back to be kept.
-func stateOut(ctx context.Context, account *bankv1.Account) error {
+// set is the operation that keeps the account as it is now.
+func set(account *bankv1.Account) (*holdfastv1.Operation, error) {
 	value, err := proto.Marshal(account)
 	if err != nil {
-		return status.Errorf(codes.Internal, "encode account: %v", err)
+		return nil, status.Errorf(codes.Internal, "encode account: %v", err)
 	}
-	out, err := proto.Marshal(&holdfastv1.StateOut{Operations: []*holdfastv1.Operation{
-		{Operation: &holdfastv1.Operation_Set{Set: &holdfastv1.Set{Value: value}}},
-	}})
-	if err != nil {
-		return status.Errorf(codes.Internal, "encode changes: %v", err)
-	}
-	if err := grpc.SetTrailer(ctx, metadata.Pairs(stateKey, string(out))); err != nil {
-		return status.Errorf(codes.Internal, "send changes: %v", err)
-	}
-	return nil
+	return &holdfastv1.Operation{Operation: &holdfastv1.Operation_Set{Set: &holdfastv1.Set{Value: value}}}, nil
 }

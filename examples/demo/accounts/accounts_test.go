@@ -36,25 +36,44 @@ func (c *call) context(t *testing.T, in *holdfastv1.StateIn) context.Context {
 	return grpc.NewContextWithServerTransportStream(ctx, c)
 }
 
-// kept is the balance in the trailers; false where nothing is to be kept.
-func (c *call) kept(t *testing.T) (int64, bool) {
+// changes are the changes in the trailers; nil where nothing is to be kept.
+func (c *call) changes(t *testing.T) *holdfastv1.StateOut {
 	t.Helper()
 	values := c.trailers.Get(stateKey)
 	if len(values) == 0 {
+		return nil
+	}
+	out := &holdfastv1.StateOut{}
+	if err := proto.Unmarshal([]byte(values[0]), out); err != nil {
+		t.Fatal(err)
+	}
+	if len(values) != 1 {
+		t.Fatalf("got %d states, want one", len(values))
+	}
+	return out
+}
+
+// kept is the balance in the trailers; false where nothing is to be kept.
+func (c *call) kept(t *testing.T) (int64, bool) {
+	t.Helper()
+	out := c.changes(t)
+	if out == nil {
 		return 0, false
 	}
-	var out holdfastv1.StateOut
-	if err := proto.Unmarshal([]byte(values[0]), &out); err != nil {
-		t.Fatal(err)
-	}
-	if len(values) != 1 || len(out.GetOperations()) != 1 {
-		t.Fatalf("got %d states of %d operations, want one of one", len(values), len(out.GetOperations()))
+	return balance(t, out.GetOperations()), true
+}
+
+// balance is what the one operation sets.
+func balance(t *testing.T, operations []*holdfastv1.Operation) int64 {
+	t.Helper()
+	if len(operations) != 1 || operations[0].GetSet() == nil {
+		t.Fatalf("got operations %v, want one that sets", operations)
 	}
 	var account bankv1.Account
-	if err := proto.Unmarshal(out.GetOperations()[0].GetSet().GetValue(), &account); err != nil {
+	if err := proto.Unmarshal(operations[0].GetSet().GetValue(), &account); err != nil {
 		t.Fatal(err)
 	}
-	return account.GetBalanceCents(), true
+	return account.GetBalanceCents()
 }
 
 func holding(t *testing.T, cents int64) *holdfastv1.StateIn {
@@ -116,6 +135,55 @@ func pay(amount int64) func(context.Context) (*bankv1.Balance, error) {
 func take(amount int64) func(context.Context) (*bankv1.Balance, error) {
 	return func(ctx context.Context) (*bankv1.Balance, error) {
 		return server{}.Withdraw(ctx, &bankv1.WithdrawRequest{Account: "ada", AmountCents: amount})
+	}
+}
+
+func TestTransfer(t *testing.T) {
+	fresh := &holdfastv1.StateIn{Type: "bank.Account", Key: "bob"}
+	for name, c := range map[string]struct {
+		from, to       *holdfastv1.StateIn
+		amount         int64
+		wantFrom, want int64
+		code           codes.Code
+	}{
+		"some":                {holding(t, 50), holding(t, 7), 20, 30, 27, codes.OK},
+		"all, to a new one":   {holding(t, 50), fresh, 50, 0, 50, codes.OK},
+		"more than there is":  {holding(t, 50), holding(t, 7), 51, 0, 0, codes.FailedPrecondition},
+		"nothing":             {holding(t, 50), holding(t, 7), 0, 0, 0, codes.InvalidArgument},
+		"less than nothing":   {holding(t, 50), holding(t, 7), -1, 0, 0, codes.InvalidArgument},
+		"more than fits":      {holding(t, 50), holding(t, math.MaxInt64), 1, 0, 0, codes.OutOfRange},
+		"to nobody":           {holding(t, 50), nil, 1, 0, 0, codes.InvalidArgument},
+		"what can't be read":  {holding(t, 50), &holdfastv1.StateIn{Value: &holdfastv1.Value{Kind: &holdfastv1.Value_Value{Value: []byte{0xff}}}}, 1, 0, 0, codes.Internal},
+		"from what can't be ": {&holdfastv1.StateIn{Value: &holdfastv1.Value{Kind: &holdfastv1.Value_Value{Value: []byte{0xff}}}}, fresh, 1, 0, 0, codes.Internal},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, in := &call{}, proto.Clone(c.from).(*holdfastv1.StateIn)
+			if c.to != nil {
+				to := proto.Clone(c.to).(*holdfastv1.StateIn)
+				to.Key = "bob"
+				in.Others = []*holdfastv1.StateIn{to}
+			}
+			got, err := server{}.Transfer(s.context(t, in), &bankv1.TransferRequest{Account: "ada", To: "bob", AmountCents: c.amount})
+			if status.Code(err) != c.code {
+				t.Fatalf("got %v, want %v", err, c.code)
+			}
+			out := s.changes(t)
+			if c.code != codes.OK {
+				if out != nil {
+					t.Errorf("refused, and yet to be kept: %v", out)
+				}
+				return
+			}
+			if got.GetBalanceCents() != c.wantFrom || got.GetToBalanceCents() != c.want {
+				t.Errorf("got %v, want %d and %d", got, c.wantFrom, c.want)
+			}
+			if len(out.GetOthers()) != 1 || out.GetOthers()[0].GetKey() != "bob" {
+				t.Fatalf("changes of others: %v, want bob's", out.GetOthers())
+			}
+			if from, to := balance(t, out.GetOperations()), balance(t, out.GetOthers()[0].GetOperations()); from != c.wantFrom || to != c.want {
+				t.Errorf("kept %d and %d, want %d and %d", from, to, c.wantFrom, c.want)
+			}
+		})
 	}
 }
 

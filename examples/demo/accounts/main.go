@@ -1,8 +1,8 @@
-// Command accounts serves bank.v1.Accounts: balances that never go below zero.
+// Command accounts serves bank.v1.Accounts, balances that never go below zero, and bank.v1.Profiles.
 //
 // It has no database and no lock. An account comes in the metadata of each request, in the encoding that this service chose,
-// and a changed one goes back in the trailers of the reply. That no two commands work on one account at a time is the
-// configuration's doing (consistency: strong), so a plain comparison is enough here.
+// and a changed one goes back in the trailers of the reply; a transfer gets two. That no two commands work on one account at
+// a time is the configuration's doing (consistency: strong), so a plain comparison is enough here.
 package main
 
 import (
@@ -41,6 +41,7 @@ func run() error {
 	}
 	s := grpc.NewServer()
 	bankv1.RegisterAccountsServer(s, server{})
+	bankv1.RegisterProfilesServer(s, profiles{})
 	healthv1.RegisterHealthServer(s, health.NewServer())
 	reflection.Register(s)
 

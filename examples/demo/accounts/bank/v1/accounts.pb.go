@@ -131,6 +131,122 @@ func (x *WithdrawRequest) GetAmountCents() int64 {
 	return 0
 }
 
+type TransferRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where the money comes from.
+	Account string `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
+	// Where it goes to: another account.
+	To string `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	// Above zero.
+	AmountCents   int64 `protobuf:"varint,3,opt,name=amount_cents,json=amountCents,proto3" json:"amount_cents,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferRequest) Reset() {
+	*x = TransferRequest{}
+	mi := &file_bank_v1_accounts_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferRequest) ProtoMessage() {}
+
+func (x *TransferRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bank_v1_accounts_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferRequest.ProtoReflect.Descriptor instead.
+func (*TransferRequest) Descriptor() ([]byte, []int) {
+	return file_bank_v1_accounts_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *TransferRequest) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *TransferRequest) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *TransferRequest) GetAmountCents() int64 {
+	if x != nil {
+		return x.AmountCents
+	}
+	return 0
+}
+
+// TransferReply has both balances after the transfer.
+type TransferReply struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	BalanceCents   int64                  `protobuf:"varint,1,opt,name=balance_cents,json=balanceCents,proto3" json:"balance_cents,omitempty"`
+	ToBalanceCents int64                  `protobuf:"varint,2,opt,name=to_balance_cents,json=toBalanceCents,proto3" json:"to_balance_cents,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *TransferReply) Reset() {
+	*x = TransferReply{}
+	mi := &file_bank_v1_accounts_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferReply) ProtoMessage() {}
+
+func (x *TransferReply) ProtoReflect() protoreflect.Message {
+	mi := &file_bank_v1_accounts_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferReply.ProtoReflect.Descriptor instead.
+func (*TransferReply) Descriptor() ([]byte, []int) {
+	return file_bank_v1_accounts_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *TransferReply) GetBalanceCents() int64 {
+	if x != nil {
+		return x.BalanceCents
+	}
+	return 0
+}
+
+func (x *TransferReply) GetToBalanceCents() int64 {
+	if x != nil {
+		return x.ToBalanceCents
+	}
+	return 0
+}
+
 type GetRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Account       string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
@@ -140,7 +256,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_bank_v1_accounts_proto_msgTypes[2]
+	mi := &file_bank_v1_accounts_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -152,7 +268,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bank_v1_accounts_proto_msgTypes[2]
+	mi := &file_bank_v1_accounts_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -165,7 +281,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_bank_v1_accounts_proto_rawDescGZIP(), []int{2}
+	return file_bank_v1_accounts_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GetRequest) GetAccount() string {
@@ -184,7 +300,7 @@ type Balance struct {
 
 func (x *Balance) Reset() {
 	*x = Balance{}
-	mi := &file_bank_v1_accounts_proto_msgTypes[3]
+	mi := &file_bank_v1_accounts_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -196,7 +312,7 @@ func (x *Balance) String() string {
 func (*Balance) ProtoMessage() {}
 
 func (x *Balance) ProtoReflect() protoreflect.Message {
-	mi := &file_bank_v1_accounts_proto_msgTypes[3]
+	mi := &file_bank_v1_accounts_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -209,7 +325,7 @@ func (x *Balance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Balance.ProtoReflect.Descriptor instead.
 func (*Balance) Descriptor() ([]byte, []int) {
-	return file_bank_v1_accounts_proto_rawDescGZIP(), []int{3}
+	return file_bank_v1_accounts_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Balance) GetBalanceCents() int64 {
@@ -230,7 +346,7 @@ type Account struct {
 
 func (x *Account) Reset() {
 	*x = Account{}
-	mi := &file_bank_v1_accounts_proto_msgTypes[4]
+	mi := &file_bank_v1_accounts_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -242,7 +358,7 @@ func (x *Account) String() string {
 func (*Account) ProtoMessage() {}
 
 func (x *Account) ProtoReflect() protoreflect.Message {
-	mi := &file_bank_v1_accounts_proto_msgTypes[4]
+	mi := &file_bank_v1_accounts_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -255,7 +371,7 @@ func (x *Account) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Account.ProtoReflect.Descriptor instead.
 func (*Account) Descriptor() ([]byte, []int) {
-	return file_bank_v1_accounts_proto_rawDescGZIP(), []int{4}
+	return file_bank_v1_accounts_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Account) GetBalanceCents() int64 {
@@ -275,17 +391,25 @@ const file_bank_v1_accounts_proto_rawDesc = "" +
 	"\famount_cents\x18\x02 \x01(\x03R\vamountCents\"T\n" +
 	"\x0fWithdrawRequest\x12\x1e\n" +
 	"\aaccount\x18\x01 \x01(\tB\x04\x88\xe7\x18\x01R\aaccount\x12!\n" +
-	"\famount_cents\x18\x02 \x01(\x03R\vamountCents\",\n" +
+	"\famount_cents\x18\x02 \x01(\x03R\vamountCents\"j\n" +
+	"\x0fTransferRequest\x12\x1e\n" +
+	"\aaccount\x18\x01 \x01(\tB\x04\x88\xe7\x18\x01R\aaccount\x12\x14\n" +
+	"\x02to\x18\x02 \x01(\tB\x04\xa0\xe7\x18\x01R\x02to\x12!\n" +
+	"\famount_cents\x18\x03 \x01(\x03R\vamountCents\"^\n" +
+	"\rTransferReply\x12#\n" +
+	"\rbalance_cents\x18\x01 \x01(\x03R\fbalanceCents\x12(\n" +
+	"\x10to_balance_cents\x18\x02 \x01(\x03R\x0etoBalanceCents\",\n" +
 	"\n" +
 	"GetRequest\x12\x1e\n" +
 	"\aaccount\x18\x01 \x01(\tB\x04\x88\xe7\x18\x01R\aaccount\".\n" +
 	"\aBalance\x12#\n" +
 	"\rbalance_cents\x18\x01 \x01(\x03R\fbalanceCents\".\n" +
 	"\aAccount\x12#\n" +
-	"\rbalance_cents\x18\x01 \x01(\x03R\fbalanceCents2\xa0\x02\n" +
+	"\rbalance_cents\x18\x01 \x01(\x03R\fbalanceCents2\x8a\x03\n" +
 	"\bAccounts\x12_\n" +
 	"\aDeposit\x12\x17.bank.v1.DepositRequest\x1a\x10.bank.v1.Balance\")\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/v1/accounts/{account}:deposit\x12b\n" +
-	"\bWithdraw\x12\x18.bank.v1.WithdrawRequest\x1a\x10.bank.v1.Balance\"*\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/v1/accounts/{account}:withdraw\x12O\n" +
+	"\bWithdraw\x12\x18.bank.v1.WithdrawRequest\x1a\x10.bank.v1.Balance\"*\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/v1/accounts/{account}:withdraw\x12h\n" +
+	"\bTransfer\x12\x18.bank.v1.TransferRequest\x1a\x16.bank.v1.TransferReply\"*\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/v1/accounts/{account}:transfer\x12O\n" +
 	"\x03Get\x12\x13.bank.v1.GetRequest\x1a\x10.bank.v1.Balance\"!\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/accounts/{account}\x90\x02\x01BIZGgithub.com/holdfast-mesh/holdfast/examples/demo/accounts/bank/v1;bankv1b\x06proto3"
 
 var (
@@ -300,23 +424,27 @@ func file_bank_v1_accounts_proto_rawDescGZIP() []byte {
 	return file_bank_v1_accounts_proto_rawDescData
 }
 
-var file_bank_v1_accounts_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_bank_v1_accounts_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_bank_v1_accounts_proto_goTypes = []any{
 	(*DepositRequest)(nil),  // 0: bank.v1.DepositRequest
 	(*WithdrawRequest)(nil), // 1: bank.v1.WithdrawRequest
-	(*GetRequest)(nil),      // 2: bank.v1.GetRequest
-	(*Balance)(nil),         // 3: bank.v1.Balance
-	(*Account)(nil),         // 4: bank.v1.Account
+	(*TransferRequest)(nil), // 2: bank.v1.TransferRequest
+	(*TransferReply)(nil),   // 3: bank.v1.TransferReply
+	(*GetRequest)(nil),      // 4: bank.v1.GetRequest
+	(*Balance)(nil),         // 5: bank.v1.Balance
+	(*Account)(nil),         // 6: bank.v1.Account
 }
 var file_bank_v1_accounts_proto_depIdxs = []int32{
 	0, // 0: bank.v1.Accounts.Deposit:input_type -> bank.v1.DepositRequest
 	1, // 1: bank.v1.Accounts.Withdraw:input_type -> bank.v1.WithdrawRequest
-	2, // 2: bank.v1.Accounts.Get:input_type -> bank.v1.GetRequest
-	3, // 3: bank.v1.Accounts.Deposit:output_type -> bank.v1.Balance
-	3, // 4: bank.v1.Accounts.Withdraw:output_type -> bank.v1.Balance
-	3, // 5: bank.v1.Accounts.Get:output_type -> bank.v1.Balance
-	3, // [3:6] is the sub-list for method output_type
-	0, // [0:3] is the sub-list for method input_type
+	2, // 2: bank.v1.Accounts.Transfer:input_type -> bank.v1.TransferRequest
+	4, // 3: bank.v1.Accounts.Get:input_type -> bank.v1.GetRequest
+	5, // 4: bank.v1.Accounts.Deposit:output_type -> bank.v1.Balance
+	5, // 5: bank.v1.Accounts.Withdraw:output_type -> bank.v1.Balance
+	3, // 6: bank.v1.Accounts.Transfer:output_type -> bank.v1.TransferReply
+	5, // 7: bank.v1.Accounts.Get:output_type -> bank.v1.Balance
+	4, // [4:8] is the sub-list for method output_type
+	0, // [0:4] is the sub-list for method input_type
 	0, // [0:0] is the sub-list for extension type_name
 	0, // [0:0] is the sub-list for extension extendee
 	0, // [0:0] is the sub-list for field type_name
@@ -333,7 +461,7 @@ func file_bank_v1_accounts_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bank_v1_accounts_proto_rawDesc), len(file_bank_v1_accounts_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

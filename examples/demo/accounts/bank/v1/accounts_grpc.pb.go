@@ -23,6 +23,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	Accounts_Deposit_FullMethodName  = "/bank.v1.Accounts/Deposit"
 	Accounts_Withdraw_FullMethodName = "/bank.v1.Accounts/Withdraw"
+	Accounts_Transfer_FullMethodName = "/bank.v1.Accounts/Transfer"
 	Accounts_Get_FullMethodName      = "/bank.v1.Accounts/Get"
 )
 
@@ -37,6 +38,9 @@ type AccountsClient interface {
 	// Withdraw pays out and returns the balance after it. It is refused (FAILED_PRECONDITION) where the balance doesn't
 	// cover it.
 	Withdraw(ctx context.Context, in *WithdrawRequest, opts ...grpc.CallOption) (*Balance, error)
+	// Transfer moves money from one account to another: both change, or none does. It is refused (FAILED_PRECONDITION) where
+	// the balance of the first doesn't cover it.
+	Transfer(ctx context.Context, in *TransferRequest, opts ...grpc.CallOption) (*TransferReply, error)
 	// Get returns the balance.
 	Get(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*Balance, error)
 }
@@ -69,6 +73,16 @@ func (c *accountsClient) Withdraw(ctx context.Context, in *WithdrawRequest, opts
 	return out, nil
 }
 
+func (c *accountsClient) Transfer(ctx context.Context, in *TransferRequest, opts ...grpc.CallOption) (*TransferReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TransferReply)
+	err := c.cc.Invoke(ctx, Accounts_Transfer_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *accountsClient) Get(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*Balance, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Balance)
@@ -90,6 +104,9 @@ type AccountsServer interface {
 	// Withdraw pays out and returns the balance after it. It is refused (FAILED_PRECONDITION) where the balance doesn't
 	// cover it.
 	Withdraw(context.Context, *WithdrawRequest) (*Balance, error)
+	// Transfer moves money from one account to another: both change, or none does. It is refused (FAILED_PRECONDITION) where
+	// the balance of the first doesn't cover it.
+	Transfer(context.Context, *TransferRequest) (*TransferReply, error)
 	// Get returns the balance.
 	Get(context.Context, *GetRequest) (*Balance, error)
 	mustEmbedUnimplementedAccountsServer()
@@ -107,6 +124,9 @@ func (UnimplementedAccountsServer) Deposit(context.Context, *DepositRequest) (*B
 }
 func (UnimplementedAccountsServer) Withdraw(context.Context, *WithdrawRequest) (*Balance, error) {
 	return nil, status.Error(codes.Unimplemented, "method Withdraw not implemented")
+}
+func (UnimplementedAccountsServer) Transfer(context.Context, *TransferRequest) (*TransferReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Transfer not implemented")
 }
 func (UnimplementedAccountsServer) Get(context.Context, *GetRequest) (*Balance, error) {
 	return nil, status.Error(codes.Unimplemented, "method Get not implemented")
@@ -168,6 +188,24 @@ func _Accounts_Withdraw_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Accounts_Transfer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TransferRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AccountsServer).Transfer(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Accounts_Transfer_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AccountsServer).Transfer(ctx, req.(*TransferRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Accounts_Get_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetRequest)
 	if err := dec(in); err != nil {
@@ -200,6 +238,10 @@ var Accounts_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Withdraw",
 			Handler:    _Accounts_Withdraw_Handler,
+		},
+		{
+			MethodName: "Transfer",
+			Handler:    _Accounts_Transfer_Handler,
 		},
 		{
 			MethodName: "Get",
