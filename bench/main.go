@@ -3,6 +3,7 @@
 //
 //	bench                 the table
 //	bench store           the store alone, without Envoys: operations by type and level, memory, bytes, convergence, joins
+//	bench strong          strong commits through Envoy and at the store, beside what etcd alone does
 //	bench probe           time from acknowledgement to visible everywhere, memory and start time of the six-node demo
 //
 // Server, load generator and proxies are processes of their own; the figures of one machine are good for ratios only.
@@ -16,6 +17,7 @@ import (
 	"syscall"
 
 	"github.com/holdfast-mesh/holdfast/bench/store"
+	strongbench "github.com/holdfast-mesh/holdfast/bench/strong"
 )
 
 func main() {
@@ -39,11 +41,13 @@ func run(ctx context.Context, args []string) error {
 		return probe(ctx, args)
 	case "store":
 		return store.Run(ctx, args)
+	case "strong":
+		return strongbench.Run(ctx, args)
 	case "serve":
 		return serve(ctx)
 	case "load":
 		return load(ctx, args)
 	default:
-		return fmt.Errorf("unknown command %q: it is store or probe, or nothing for the table", verb)
+		return fmt.Errorf("unknown command %q: it is store, strong or probe, or nothing for the table", verb)
 	}
 }
