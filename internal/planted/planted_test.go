@@ -48,6 +48,8 @@ var trials = []struct {
 	{planted.DeltaBeforeFsync, []suite{tests("statestore")}},
 	{planted.IdentityReused, []suite{tests("statestore"), simulation}},
 	{planted.TombstoneEarly, []suite{tests("statestore"), simulation}},
+	// The other bugs of strong entities are looked for in the histories of callers.
+	{planted.FenceLeftOut, []suite{tests("replication/strong")}},
 }
 
 // healthySeeds is how many seeds the simulation runs without a bug: that they pass is what makes a failure proof.
