@@ -11,7 +11,7 @@ part() {
   echo "=== $(date -u +%H:%M:%S) $name"
   out=$(mktemp) begin=$SECONDS
   "$@" >"$out" 2>&1 || { result=FAILED failed=1; tail -60 "$out"; }
-  figures+=("$name: $result, $((SECONDS - begin)) s" "$(grep -hoE "$pattern" "$out" | sort -u | tail -12 | sed 's/^/    /')")
+  figures+=("$name: $result, $((SECONDS - begin)) s" "$(grep -hoE "$pattern" "$out" | sort -u | tail -30 | sed 's/^/    /')")
   rm -f "$out"
 }
 
@@ -24,6 +24,8 @@ part "crashes of the log, 10000 at random" "[0-9]+ (boundaries|crashes).*" \
 part "fuzzing, ${SOAK_FUZZ:=2m} a target" '^==> .*|execs: [0-9]+ .*' hack/fuzz.sh "$SOAK_FUZZ"
 part "real processes" '(lost|converged|acknowledged|crashes)[^,]*, .*' \
   go test -count=1 -timeout 45m -v ./e2e -run 'TestNoAcknowledgementIsLost|TestConvergence|TestDiskFull' -crashes 1000 -partition 60s -disk-cycles 20
+part "linearizability, ${SOAK_RUNS:=20} runs of 60 s" '(Ok|Illegal|Unknown): .*|first success after .*|etcd gone for .*' \
+  go test -count=1 -timeout 60m -v ./e2e/linear -linear.runs "$SOAK_RUNS" -linear.holders 100
 
 echo
 echo "=== soak, $(date -u +%Y-%m-%d), $((SECONDS / 60)) minutes"
